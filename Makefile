@@ -1,0 +1,80 @@
+# Everything is installed inside the checkout: `.venv` holds what the lock names and nothing else, `.poetry` the tool that
+# puts it there, with its downloads: a home may be missing or read-only. POETRY_CACHE_DIR lets several checkouts share them.
+
+PYTHON ?= python3
+ARGS ?=
+
+# Through `python -m`, because the scripts in `bin` name their interpreter by its full path and break when a checkout moves.
+RUN := .venv/bin/python
+POETRY := .poetry/bin/python scripts/poetry.py
+
+# Where the Python beneath an environment is gone, as after an upgrade, its stamp is no longer true.
+$(foreach made,.venv .poetry,$(shell test -x $(made)/bin/python || rm -f $(made)/.installed))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install run demo test check format lock docker clean
+
+help: ## Show this list
+	@echo "Targets (each installs what it needs):"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: .venv/.installed ## Install the locked dependencies (PYTHON=python3.12 chooses; `make clean` to choose anew)
+
+run: .venv/.installed ## Start the server with your Claude login (ARGS="9000 --host 0.0.0.0")
+	@exec $(RUN) main.py $(ARGS)
+
+demo: .venv/.installed ## Start the server on a stand-in for the model: no account needed (ARGS="9000")
+	@exec $(RUN) main.py --demo $(ARGS)
+
+# Parts of the suite can't reach the whole's coverage, so ARGS is without the gate.
+test: .venv/.installed ## Run all tests and hold the branch coverage (ARGS="tests/test_main.py -x": only these, ungated)
+ifeq ($(strip $(ARGS)),)
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
+else
+	$(RUN) -m pytest $(ARGS)
+endif
+
+check: .venv/.installed ## Lint, check format, types, layers and lock; changes nothing
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pyright
+	$(RUN) -m pytest -q tests/test_layers.py
+	$(POETRY) check --lock
+
+format: .venv/.installed ## Mend what ruff can mend, and format
+	$(RUN) -m ruff check --fix-only .
+	$(RUN) -m ruff format .
+
+# Not after `install`: a lock that no longer fits pyproject.toml is what this mends.
+lock: .poetry/.installed .venv/bin/python ## Lock the newest versions that pyproject.toml allows
+	$(POETRY) update --lock
+
+docker: ## Build the image claude-wrapper:latest (ARGS="--no-cache")
+	docker build --tag claude-wrapper:latest $(ARGS) .
+
+clean: ## Remove all that was installed or made here
+	rm -rf .venv .poetry .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# `sync` rather than `install`: it also removes what the lock doesn't name.
+.venv/.installed: pyproject.toml poetry.lock .poetry/.installed | .venv/bin/python
+	@echo "Installing the locked dependencies into .venv ..."
+	@$(POETRY) sync >.venv/install.log 2>&1 || { cat .venv/install.log >&2; exit 1; }
+	@touch $@
+
+.poetry/.installed: | .poetry/bin/python
+	@echo "Installing Poetry into .poetry ..."
+	@.poetry/bin/python -m pip install -qq --disable-pip-version-check 'poetry >=2.1,<3' poetry-plugin-pypi-mirror
+	@touch $@
+
+# Only Poetry's needs pip.
+.venv/bin/python .poetry/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "claude-wrapper needs Python 3.10 or newer, which '$(PYTHON)' is not. Name one: make PYTHON=python3.12 install" >&2; \
+		exit 1; }
+	@$(PYTHON) -m venv --clear $(if $(filter .venv/%,$@),--without-pip) $(firstword $(subst /, ,$@))
