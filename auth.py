@@ -1,0 +1,198 @@
+"""Who is calling us, and which Claude login we call with.
+
+A caller shows a key of ours. Claude Code gets an environment made from nothing: what any process needs to run, the
+variables of the one login in use, and our settings for the CLI. The other logins' variables stay hidden from it.
+"""
+
+import hmac
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from config import AuthMethod, Settings
+from errors import AuthenticationError, MissingKeyError
+
+# What a process needs to find its files, its language and its way out, through a company's network or gateway.
+_BASIC_VARIABLES = frozenset(
+    {
+        *(
+            "ANTHROPIC_BASE_URL",
+            "PATH",
+            "HOME",
+            "USER",
+            "LOGNAME",
+            "SHELL",
+            "LANG",
+            "LANGUAGE",
+            "TZ",
+            "TMPDIR",
+            "TEMP",
+            "TMP",
+        ),
+        *("SYSTEMROOT", "COMSPEC", "APPDATA", "LOCALAPPDATA", "USERPROFILE", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
+    }
+)
+
+_TRUE = "1"
+
+
+@dataclass(frozen=True)
+class _Method:
+    """How one login is recognised, what it needs and what it hands to Claude Code."""
+
+    is_there: Callable[[Settings], bool]
+    needs: Callable[[Settings], Iterable[str]]
+    variables: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    fix: str
+    bare: bool = True
+
+
+@dataclass(frozen=True)
+class Login:
+    """The Claude login in use. `missing` names what it lacks, `fix` says how to mend it."""
+
+    method: AuthMethod | None
+    missing: tuple[str, ...]
+    fix: str
+    bare: bool
+    """Whether `--bare` may be used: it reads no OAuth login, so subscriptions run without it."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that can be seen without calling Claude is there."""
+        return self.method is not None and not self.missing
+
+
+def claude_config_directory(settings: Settings) -> Path:
+    """Where the host's Claude Code keeps its login."""
+    environment = settings.environment
+    return Path(environment.get("CLAUDE_CONFIG_DIR") or Path(environment.get("HOME", "~")).expanduser() / ".claude")
+
+
+def _has_cli_login(settings: Settings) -> bool:
+    directory = claude_config_directory(settings)
+    if (directory / ".credentials.json").is_file():
+        return True
+    # macOS keeps the token in the keychain; what is left to see is the account in Claude Code's own file.
+    state_files = (directory / ".claude.json", directory.parent / ".claude.json")
+    return any(_names_an_account(path) for path in state_files)
+
+
+def _names_an_account(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return '"oauthAccount"' in text or '"primaryApiKey"' in text
+
+
+def _unset(settings: Settings, *names: str) -> list[str]:
+    return [name for name in names if not settings.environment.get(name)]
+
+
+_CLI_FIX = "Log in with `claude /login` on this machine (in a container: mount ~/.claude)"
+_METHODS: Mapping[AuthMethod, _Method] = {
+    "claude_cli": _Method(
+        is_there=_has_cli_login,
+        needs=lambda settings: [] if _has_cli_login(settings) else [str(claude_config_directory(settings))],
+        variables=("CLAUDE_CONFIG_DIR",),
+        prefixes=(),
+        fix=f"{_CLI_FIX}.",
+        bare=False,
+    ),
+    "anthropic": _Method(
+        is_there=lambda settings: settings.anthropic_api_key is not None,
+        needs=lambda settings: _unset(settings, "ANTHROPIC_API_KEY"),
+        variables=("ANTHROPIC_API_KEY",),
+        prefixes=(),
+        fix="Set ANTHROPIC_API_KEY to a key from the Anthropic console.",
+    ),
+    "oauth_token": _Method(
+        is_there=lambda settings: settings.claude_code_oauth_token is not None,
+        needs=lambda settings: _unset(settings, "CLAUDE_CODE_OAUTH_TOKEN"),
+        variables=("CLAUDE_CODE_OAUTH_TOKEN",),
+        prefixes=(),
+        fix="Set CLAUDE_CODE_OAUTH_TOKEN to what `claude setup-token` prints.",
+        bare=False,
+    ),
+    "bedrock": _Method(
+        is_there=lambda settings: settings.claude_code_use_bedrock,
+        needs=lambda settings: [] if _has_aws_region(settings) else ["AWS_REGION"],
+        variables=("ANTHROPIC_BEDROCK_BASE_URL", "CLAUDE_CODE_SKIP_BEDROCK_AUTH"),
+        prefixes=("AWS_",),
+        fix="Set CLAUDE_CODE_USE_BEDROCK=true, AWS_REGION and AWS credentials (AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role).",
+    ),
+    "vertex": _Method(
+        is_there=lambda settings: settings.claude_code_use_vertex,
+        needs=lambda settings: _unset(settings, "ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION"),
+        variables=(
+            "ANTHROPIC_VERTEX_PROJECT_ID",
+            "ANTHROPIC_VERTEX_BASE_URL",
+            "CLAUDE_CODE_SKIP_VERTEX_AUTH",
+            "CLOUD_ML_REGION",
+        ),
+        prefixes=("GOOGLE_", "GCLOUD_", "CLOUDSDK_", "VERTEX_REGION_"),
+        fix="Set CLAUDE_CODE_USE_VERTEX=true, ANTHROPIC_VERTEX_PROJECT_ID, CLOUD_ML_REGION and Google credentials "
+        "(GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth application-default login`).",
+    ),
+}
+
+_NO_LOGIN_FIX = f"{_CLI_FIX}, or set ANTHROPIC_API_KEY, CLAUDE_CODE_OAUTH_TOKEN, or the variables of Bedrock or Vertex."
+
+
+def _has_aws_region(settings: Settings) -> bool:
+    profile = settings.environment.get("AWS_PROFILE")
+    return bool(profile) or not _unset(settings, "AWS_REGION") or not _unset(settings, "AWS_DEFAULT_REGION")
+
+
+def _chosen_method(settings: Settings) -> AuthMethod | None:
+    if settings.claude_auth_method:
+        return settings.claude_auth_method
+    if settings.claude_use_subscription:
+        return "claude_cli"
+    # A provider's own switch is an operator's word, too: it wins over a login that merely lies around.
+    for method in ("bedrock", "vertex"):
+        if _METHODS[method].is_there(settings):
+            return method
+    return next((name for name, method in _METHODS.items() if method.is_there(settings)), None)
+
+
+def find_login(settings: Settings) -> Login:
+    """Find the login to use: a forced one, else the first of CLI login, API key, OAuth token, Bedrock, Vertex."""
+    name = _chosen_method(settings)
+    if name is None:
+        return Login(method=None, missing=("a Claude login",), fix=_NO_LOGIN_FIX, bare=True)
+    method = _METHODS[name]
+    return Login(method=name, missing=tuple(method.needs(settings)), fix=method.fix, bare=method.bare)
+
+
+def login_environment(settings: Settings, login: Login) -> dict[str, str]:
+    """The variables of the host that Claude Code gets to see under `login`, and no others."""
+    method = _METHODS[login.method] if login.method else None
+    names = _BASIC_VARIABLES | set(method.variables if method else ())
+    prefixes = ("LC_", *(method.prefixes if method else ()))
+    kept = {k: v for k, v in settings.environment.items() if k in names or k.startswith(prefixes)}
+    if login.method in ("bedrock", "vertex"):
+        # The CLI wants "1"; the reference wrapper's guide writes "true".
+        kept[f"CLAUDE_CODE_USE_{login.method.upper()}"] = _TRUE
+    return kept
+
+
+def check_key(settings: Settings, authorization: str | None) -> None:
+    """Let the caller pass whose `Authorization: Bearer …` is one of our keys, or anyone where there are none.
+
+    Raises AuthenticationError in OpenAI's words. Every key is compared, in constant time.
+    """
+    if not settings.keys:
+        return
+    scheme, _, given = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not given.strip():
+        raise MissingKeyError
+    candidate = given.strip().encode()
+    matches = [hmac.compare_digest(candidate, key.encode()) for key in settings.keys]
+    if not any(matches):
+        raise AuthenticationError("Incorrect API key provided. Use one of the keys that this server was started with.")

@@ -1,0 +1,152 @@
+"""The only reader of the environment: one frozen `Settings`, from the process environment and `.env`.
+
+A value that makes no sense is refused at start, with the name of the variable. The table in the README and
+`.env.example` are made from these fields' descriptions, and a test keeps them in step.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+logger = logging.getLogger(__name__)
+
+VERSION = "0.1.0"
+ENV_FILE = Path(".env")
+_TIMEOUT_BELOW_THIS_IS_SECONDS = 1000
+
+AuthMethod = Literal["claude_cli", "anthropic", "oauth_token", "bedrock", "vertex"]
+
+
+def _comma_separated(value: object) -> object:
+    return tuple(part for item in value.split(",") if (part := item.strip())) if isinstance(value, str) else value
+
+
+def _from_json(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+NameMap = Annotated[dict[str, str], NoDecode, BeforeValidator(_from_json)]
+SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)]
+
+
+class ConfigurationError(Exception):
+    """The settings can't be used; the message says which and why, and never a secret's value."""
+
+
+def _process_environment() -> Mapping[str, str]:
+    from_file = {name: value for name, value in dotenv_values(ENV_FILE).items() if value}
+    return {**from_file, **os.environ}
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can set. Names are the variables' names in lower case."""
+
+    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on. `0.0.0.0` in the image.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="Port to listen on; a busy one moves to the next free one."
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="Key that clients must send as `Authorization: Bearer …`. None: whoever reaches the port may ask.",
+    )
+    api_keys: SecretList = Field(default=(), description="More such keys, separated by commas.")
+    max_timeout: int = Field(
+        default=600_000,
+        gt=0,
+        description="Milliseconds that one request may take. A value under 1000 is taken as seconds.",
+    )
+    max_request_size: int = Field(
+        default=32 * 2**20, gt=0, description="Bytes that a request body may have; over it 413."
+    )
+    max_processes: int = Field(default=16, gt=0, description="Claude Code processes that work at the same time.")
+    spare_processes: int = Field(
+        default=2, ge=0, description="Claude Code processes kept started for the next requests."
+    )
+    model_aliases: NameMap = Field(
+        default_factory=dict, description='Foreign model names for ours, as JSON: `{"gpt-4o": "sonnet"}`.'
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description='Web origins whose pages may call, as JSON (`["https://a.example"]`) or with commas; `*`: all. '
+        "None: pages from this machine.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="How much is logged.")
+    demo: bool = Field(
+        default=False, description="`true`: no account, answers from the built-in demo upstream (as `--demo`)."
+    )
+    claude_auth_method: AuthMethod | None = Field(
+        default=None,
+        description="Force a login: `claude_cli`, `anthropic`, `oauth_token`, `bedrock` or `vertex`. "
+        "None: the first that is found.",
+    )
+    claude_cli_path: str | None = Field(
+        default=None, description="Claude Code to run instead of the bundled one: a path, or a name to look up in PATH."
+    )
+    anthropic_api_key: SecretStr | None = Field(default=None, description="Login `anthropic`: an Anthropic API key.")
+    claude_code_oauth_token: SecretStr | None = Field(
+        default=None,
+        description="Login `oauth_token`: what `claude setup-token` prints. For a subscription in a container.",
+    )
+    claude_use_subscription: bool = Field(default=False, description="`true` is `CLAUDE_AUTH_METHOD=claude_cli`.")
+    claude_code_use_bedrock: bool = Field(
+        default=False, description="`true`: Amazon Bedrock, with the usual `AWS_…` variables."
+    )
+    claude_code_use_vertex: bool = Field(
+        default=False,
+        description="`true`: Google Vertex AI, with `ANTHROPIC_VERTEX_PROJECT_ID`, `CLOUD_ML_REGION` and a login.",
+    )
+
+    environment: Mapping[str, str] = Field(default_factory=_process_environment, exclude=True, repr=False)
+    """The whole environment with `.env` beneath it: logins pick from it what Claude Code needs."""
+
+    @field_validator("max_timeout")
+    @classmethod
+    def _seconds_or_milliseconds(cls, value: int) -> int:
+        if value >= _TIMEOUT_BELOW_THIS_IS_SECONDS:
+            return value
+        logger.warning("MAX_TIMEOUT=%d is under 1000 and taken as seconds: %d ms", value, value * 1000)
+        return value * 1000
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        # The reference wrapper's .env writes JSON; shells and compose files prefer commas.
+        return tuple(re.findall(r"[^\s,\"'\[\]]+", value)) if isinstance(value, str) else value
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every key that opens the API; empty where none is asked for."""
+        single = (self.api_key,) if self.api_key else ()
+        return tuple(key.get_secret_value() for key in (*single, *self.api_keys))
+
+    @property
+    def timeout_seconds(self) -> float:
+        """MAX_TIMEOUT in seconds."""
+        return self.max_timeout / 1000
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; `overrides` (say, from the command line) win over the environment.
+
+    Raises ConfigurationError, one line a variable.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    # Never `input`: it may be a secret.
+    rows = (f"{str(row['loc'][0]).upper()}: {row['msg']}" for row in error.errors(include_input=False) if row["loc"])
+    return "These settings can't be used:\n  " + "\n  ".join(rows)

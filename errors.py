@@ -1,0 +1,223 @@
+"""Every error that a client can see, with its HTTP status and its place in OpenAI's envelope.
+
+    ApiError
+    ├── InvalidRequestError 400
+    │   └── ContextLengthExceededError 400
+    ├── AuthenticationError 401
+    │   ├── MissingKeyError 401
+    │   └── ClaudeLoginError 401
+    ├── PermissionDeniedError 403
+    ├── NotFoundError 404
+    │   └── ModelNotFoundError 404
+    ├── MethodNotAllowedError 405
+    ├── RequestTooLargeError 413
+    ├── RateLimitError 429
+    ├── UpstreamError 500, 502, 503 …
+    ├── ClaudeCodeError 502, 503
+    └── TurnTimeoutError 504
+
+An error carries its status from where it is raised: nobody guesses it from its text. The envelope has all four keys,
+always: https://platform.openai.com/docs/guides/error-codes
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+
+class ApiError(Exception):
+    """An answer other than success: what went wrong and what the reader can do about it.
+
+    `param` names the request's field at fault, `code` is for programs. `retryable` becomes `x-should-retry`.
+    """
+
+    status: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    type: str = "server_error"
+    code: str | None = None
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make the error; `headers` are added to those of its class."""
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.code
+        self._headers = dict(headers or {})
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The response headers that belong to this error."""
+        return {"x-should-retry": "true" if self.retryable else "false", **self._headers}
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's error envelope."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class InvalidRequestError(ApiError):
+    """The request can't be carried out as it stands."""
+
+    status = HTTPStatus.BAD_REQUEST
+    type = "invalid_request_error"
+
+
+class ContextLengthExceededError(InvalidRequestError):
+    """The conversation is longer than its model can read."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, message: str) -> None:
+        """Name `messages` as the field at fault."""
+        super().__init__(message, param="messages")
+
+
+class AuthenticationError(ApiError):
+    """No key, a wrong key, or no valid login at Claude."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    type = "invalid_request_error"
+    code: str | None = "invalid_api_key"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """RFC 9110, 15.5.2: a 401 names the scheme to use."""
+        return {"WWW-Authenticate": "Bearer", **super().headers}
+
+
+class MissingKeyError(AuthenticationError):
+    """The request shows no key at all."""
+
+    code = None
+
+    def __init__(self) -> None:
+        """Use OpenAI's wording."""
+        super().__init__(
+            "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer "
+            "auth (i.e. Authorization: Bearer YOUR_KEY)."
+        )
+
+
+class ClaudeLoginError(AuthenticationError):
+    """The server itself has no valid login at Claude; the caller's key is not at fault."""
+
+    code = "claude_login_required"
+
+
+class PermissionDeniedError(ApiError):
+    """Known, but not allowed."""
+
+    status = HTTPStatus.FORBIDDEN
+    type = "invalid_request_error"
+    code = "permission_denied"
+
+
+class NotFoundError(ApiError):
+    """There is nothing at this address."""
+
+    status = HTTPStatus.NOT_FOUND
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFoundError(NotFoundError):
+    """The model is unknown to us or to Claude."""
+
+    code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        """Use OpenAI's wording, which clients know."""
+        super().__init__(f"The model `{model}` does not exist or you do not have access to it.")
+
+
+class MethodNotAllowedError(ApiError):
+    """The address exists, for another method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class RequestTooLargeError(ApiError):
+    """The body is larger than MAX_REQUEST_SIZE or than Claude takes."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class RateLimitError(ApiError):
+    """Claude refused the request because of its limits."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+    retryable = True
+
+
+class UpstreamError(ApiError):
+    """Claude's API failed; `status` says how."""
+
+    type = "server_error"
+    code = "upstream_error"
+    retryable = True
+
+    def __init__(self, message: str, status: int) -> None:
+        """Keep the status that the failure came with."""
+        super().__init__(message)
+        self.status = status
+
+
+class ClaudeCodeError(ApiError):
+    """The Claude Code process failed, not the model behind it."""
+
+    status = HTTPStatus.BAD_GATEWAY
+    code = "claude_code_error"
+    retryable = True
+
+
+class ClaudeCodeUnavailableError(ClaudeCodeError):
+    """No Claude Code process can be had at present."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "claude_code_unavailable"
+
+
+class TurnTimeoutError(ApiError):
+    """The turn took longer than MAX_TIMEOUT."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    type = "server_error"
+    code = "timeout"
+
+
+_UPSTREAM_ERRORS: Mapping[int, type[ApiError]] = {
+    400: InvalidRequestError,
+    401: ClaudeLoginError,
+    403: PermissionDeniedError,
+    413: RequestTooLargeError,
+    429: RateLimitError,
+}
+
+# Anthropic's own status for "overloaded"; OpenAI's clients know 503 for it.
+_OVERLOADED = 529
+
+
+def from_upstream(status: int | None, message: str, model: str) -> ApiError:
+    """Turn a failure that Claude Code reports into the error that the client sees.
+
+    `status` is the HTTP status of Claude's API, None where the connection failed before there was one (then 502).
+    """
+    if status is None:
+        return UpstreamError(message, HTTPStatus.BAD_GATEWAY)
+    if status == HTTPStatus.NOT_FOUND:
+        return ModelNotFoundError(model)
+    if status in _UPSTREAM_ERRORS:
+        return _UPSTREAM_ERRORS[status](message)
+    return UpstreamError(message, HTTPStatus.SERVICE_UNAVAILABLE if status == _OVERLOADED else status)

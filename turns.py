@@ -1,0 +1,154 @@
+"""The vocabulary that the OpenAI side and the Claude side share.
+
+A request becomes a `TurnRequest` (native Claude blocks, in order), and its answer is a series of `TurnEvent`s.
+Everything here is frozen: nobody changes a request on its way, nobody edits an event after the fact.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class TextBlock:
+    """Text, verbatim."""
+
+    text: str
+    type: Literal["text"] = "text"
+
+
+@dataclass(frozen=True)
+class ToolUseBlock:
+    """A call that the assistant made, with its parsed arguments."""
+
+    id: str
+    name: str
+    input: Mapping[str, Any]
+    type: Literal["tool_use"] = "tool_use"
+
+
+@dataclass(frozen=True)
+class ToolResultBlock:
+    """What the client's function answered to the call `tool_use_id`."""
+
+    tool_use_id: str
+    content: tuple[TextBlock, ...]
+    type: Literal["tool_result"] = "tool_result"
+
+
+ContentBlock = TextBlock | ToolUseBlock | ToolResultBlock
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation, in the Messages API's terms."""
+
+    role: Literal["user", "assistant"]
+    content: tuple[ContentBlock, ...]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a process takes on at run time for a turn. A rebinding sets every field."""
+
+    model: str
+    system: str | None
+
+
+@dataclass(frozen=True)
+class TurnRequest:
+    """One prompt and the conversation before it.
+
+    `history` alternates between the roles and `prompt` is always the user's: message_adapter sees to both.
+    """
+
+    binding: Binding
+    history: tuple[Message, ...]
+    prompt: Message
+
+
+@dataclass(frozen=True)
+class LaunchProfile:
+    """What a Claude Code process can't change after its start.
+
+    `environment` is the whole environment of the process: nothing is inherited beside it.
+    """
+
+    cli_path: Path
+    environment: Mapping[str, str] = field(repr=False)
+    working_directory: Path
+    bare: bool
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one turn, as Claude Code counted them. `input_tokens` leaves the cached ones out."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class TurnStarted:
+    """The model has begun to answer; `model` is the one that answers, aliases resolved."""
+
+    model: str
+    claude_session_id: str
+    type: Literal["turn_started"] = "turn_started"
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """The next piece of the answer's text, as the model wrote it."""
+
+    text: str
+    type: Literal["text_delta"] = "text_delta"
+
+
+@dataclass(frozen=True)
+class TurnEnded:
+    """The model has stopped. `cost_usd` is None where Claude Code didn't live to tell it."""
+
+    stop_reason: str
+    usage: Usage
+    cost_usd: float | None
+    type: Literal["turn_ended"] = "turn_ended"
+
+
+TurnEvent = TurnStarted | TextDelta | TurnEnded
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whose login Claude Code found, in its own words (`account` of its `initialize` answer)."""
+
+    token_source: str | None
+    api_key_source: str | None
+    api_provider: str | None
+
+    @property
+    def signed_in(self) -> bool:
+        """Whether Claude Code found a login. Clouds have their own, which it doesn't judge here."""
+        return self.api_provider != "firstParty" or bool(self.api_key_source) or self.token_source not in (None, "none")
+
+
+@dataclass(frozen=True)
+class ClaudeModel:
+    """One row of Claude Code's `list_models`: `alias` is what to ask for, `id` what it stands for today."""
+
+    alias: str
+    id: str
+    display_name: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a Claude Code process tells of itself without a turn."""
+
+    version: str
+    account: Account
+    models: tuple[ClaudeModel, ...]
