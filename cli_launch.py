@@ -1,0 +1,113 @@
+"""How Claude Code is found and started: which executable, which flags, which environment.
+
+The process gets nothing of ours but what stands here: see `auth.login_environment` for the login's part.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from subprocess import PIPE
+from typing import IO
+
+import anyio
+from anyio.abc import Process
+
+from config import ConfigurationError
+from turns import LaunchProfile
+
+# The first version that honours `client_composed`, without which `@path` in a prompt is read from our disk.
+OLDEST_CLI = (2, 1, 248)
+
+_FLAGS = (
+    *("--output-format", "stream-json", "--input-format", "stream-json", "--verbose", "--include-partial-messages"),
+    *("--system-prompt", "", "--tools", "", "--permission-mode", "dontAsk", "--max-thinking-tokens", "0"),
+    # Nothing of the host: no settings, hooks, CLAUDE.md or MCP servers; and nothing left behind: no transcript.
+    *("--setting-sources=", "--strict-mcp-config", "--no-session-persistence"),
+)
+
+# What the CLI would otherwise do on its own between the client and the model.
+_CLI_ENVIRONMENT: Mapping[str, str] = {
+    "CLAUDE_CODE_ENTRYPOINT": "sdk-py",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    # Its retries take minutes; an error belongs to the client, at once.
+    "CLAUDE_CODE_MAX_RETRIES": "0",
+    # A stream that breaks would be asked for again, whole, and billed twice.
+    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
+    # A refusal would be argued with in the client's name.
+    "CLAUDE_CODE_DISABLE_REFUSAL_RETRY": "1",
+    "CLAUDE_CODE_DISABLE_REFUSAL_FALLBACK": "1",
+    # Old model ids would be replaced silently by newer ones.
+    "CLAUDE_CODE_DISABLE_LEGACY_MODEL_REMAP": "1",
+    # A long conversation would be rewritten behind the client's back.
+    "DISABLE_AUTO_COMPACT": "1",
+    "ENABLE_TOOL_SEARCH": "false",
+    "CLAUDE_CODE_MCP_AUTO_BACKGROUND_MS": "0",
+}
+
+
+def find_cli(configured: str | None) -> Path:
+    """Find the Claude Code to run: the configured one, else the one that the SDK brings along.
+
+    Raises ConfigurationError where there is none, with the way to mend it.
+    """
+    if configured:
+        found = shutil.which(Path(configured).expanduser())
+        if not found:
+            raise ConfigurationError(
+                f"CLAUDE_CLI_PATH: no executable at {configured!r}. Correct it, or remove it to use the bundled CLI."
+            )
+        return Path(found)
+    name = "claude.exe" if sys.platform == "win32" else "claude"
+    sdk = find_spec("claude_agent_sdk")
+    bundled = Path(sdk.origin if sdk and sdk.origin else "").parent / "_bundled" / name
+    if not bundled.is_file():
+        raise ConfigurationError(
+            "claude-agent-sdk brings no Claude Code for this platform: install it (npm install -g "
+            "@anthropic-ai/claude-code) and set CLAUDE_CLI_PATH=claude."
+        )
+    return bundled
+
+
+def check_cli(path: Path) -> str:
+    """Return the version of the CLI at `path`. Raises ConfigurationError where it is too old, or no CLI at all."""
+    try:
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True, env={})  # noqa: S603 - the operator's path
+        version = answer.stdout.split()[0]
+        numbers = tuple(int(part) for part in version.split(".")[:3])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise ConfigurationError(
+            f"{path} doesn't tell its version, so it is no Claude Code that we can use ({error})."
+        ) from error
+    if numbers < OLDEST_CLI:
+        oldest = ".".join(map(str, OLDEST_CLI))
+        raise ConfigurationError(f"Claude Code {version} at {path} is too old: {oldest} or later is needed. Update it.")
+    return version
+
+
+def _command(profile: LaunchProfile) -> list[str]:
+    command = [str(profile.cli_path), *_FLAGS, *(["--bare"] if profile.bare else [])]
+    # A server that is killed can't tell its processes, and one that waits for its upstream doesn't see its input end.
+    guard = shutil.which("setpriv") if sys.platform == "linux" else None
+    return [guard, "--pdeathsig", "KILL", "--", *command] if guard else command
+
+
+async def start(profile: LaunchProfile) -> tuple[Process, IO[bytes]]:
+    """Start a process of `profile`; return it with the file that its error output goes to.
+
+    A file and not a pipe: nobody has to read along, and a talkative process never blocks.
+    """
+    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - the process's owner closes it
+    process = await anyio.open_process(
+        _command(profile),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=stderr,
+        cwd=profile.working_directory,
+        env={**profile.environment, **_CLI_ENVIRONMENT},
+    )
+    return process, stderr
