@@ -1,0 +1,183 @@
+"""Pure conversion, both ways: OpenAI messages to native Claude messages, and a turn's events to a completion.
+
+What the model sees is what the client sent: roles, order and text are kept. Only this differs, because Claude's API is
+so made: system messages are joined in front, neighbours of one role are one message with several blocks, and empty text
+is left out (the API has none, and the CLI would write words of its own in its place).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from errors import InvalidRequestError
+from models import (
+    AnswerMessage,
+    AssistantMessage,
+    ChatCompletion,
+    ChatMessage,
+    Choice,
+    CompletionUsage,
+    Content,
+    OtherPart,
+    RefusalPart,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    finish_reason,
+)
+from turns import (
+    Binding,
+    ContentBlock,
+    Message,
+    TextBlock,
+    TextDelta,
+    ToolResultBlock,
+    ToolUseBlock,
+    TurnEnded,
+    TurnEvent,
+    TurnRequest,
+    TurnStarted,
+)
+
+_BETWEEN_SYSTEM_MESSAGES = "\n\n"
+
+
+def to_turn_request(model: str, messages: Sequence[ChatMessage]) -> TurnRequest:
+    """Convert a conversation. Raises InvalidRequestError, with `param`, for one that Claude can't be asked with."""
+    _check_tool_order(messages)
+    system = [_joined_text(message, index) for index, message in enumerate(messages) if _is_system(message)]
+    converted = _merged(_converted(messages))
+    if not converted or converted[-1].role != "user":
+        raise InvalidRequestError(
+            "The last message must be the user's, or a tool's, and not empty: Claude answers to that.",
+            param=f"messages.[{len(messages) - 1}]",
+        )
+    return TurnRequest(
+        binding=Binding(model=model, system=_BETWEEN_SYSTEM_MESSAGES.join(filter(None, system)) or None),
+        history=tuple(converted[:-1]),
+        prompt=converted[-1],
+    )
+
+
+def to_chat_completion(completion_id: str, created: int, events: Sequence[TurnEvent]) -> ChatCompletion:
+    """Put the events of a whole turn together."""
+    started = next(event for event in events if isinstance(event, TurnStarted))
+    ended = next(event for event in events if isinstance(event, TurnEnded))
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    return ChatCompletion(
+        id=completion_id,
+        created=created,
+        model=started.model,
+        choices=[Choice(message=AnswerMessage(content=text), finish_reason=finish_reason(ended.stop_reason))],
+        usage=CompletionUsage.of(ended.usage),
+    )
+
+
+def _is_system(message: ChatMessage) -> bool:
+    return isinstance(message, SystemMessage)
+
+
+def _joined_text(message: ChatMessage, index: int) -> str:
+    return "".join(block.text for block in _text_blocks(message.content or "", index))
+
+
+def _converted(messages: Sequence[ChatMessage]) -> Iterator[Message]:
+    for index, message in enumerate(messages):
+        convert = _CONVERTERS.get(type(message))
+        if convert and (native := convert(message, index)).content:
+            yield native
+
+
+def _merged(messages: Iterator[Message]) -> list[Message]:
+    merged: list[Message] = []
+    for message in messages:
+        if merged and merged[-1].role == message.role:
+            merged[-1] = Message(message.role, merged[-1].content + message.content)
+        else:
+            merged.append(message)
+    return merged
+
+
+def _text_blocks(content: Content, index: int) -> tuple[TextBlock, ...]:
+    if isinstance(content, str):
+        return (TextBlock(content),) if content else ()
+    blocks = (TextBlock(_part_text(part, index, number)) for number, part in enumerate(content))
+    return tuple(block for block in blocks if block.text)
+
+
+def _part_text(part: Any, index: int, number: int) -> str:
+    if isinstance(part, OtherPart):
+        raise InvalidRequestError(
+            f"Content parts of type '{part.type}' are not supported here; send text.",
+            param=f"messages.[{index}].content.[{number}].type",
+            code="unsupported_content",
+        )
+    text: str = part.refusal if isinstance(part, RefusalPart) else part.text
+    return text
+
+
+def _user(message: UserMessage, index: int) -> Message:
+    return Message("user", _text_blocks(message.content, index))
+
+
+def _assistant(message: AssistantMessage, index: int) -> Message:
+    blocks: tuple[ContentBlock, ...] = _text_blocks(message.content or message.refusal or "", index)
+    calls = (_tool_use(call, index, number) for number, call in enumerate(message.tool_calls or ()))
+    return Message("assistant", (*blocks, *calls))
+
+
+def _tool_use(call: ToolCall, index: int, number: int) -> ToolUseBlock:
+    try:
+        arguments = json.loads(call.function.arguments or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        path = f"messages.[{index}].tool_calls.[{number}].function.arguments"
+        raise InvalidRequestError("A call's arguments must be a JSON object, as a string.", param=path)
+    return ToolUseBlock(call.id, call.function.name, arguments)
+
+
+def _tool(message: ToolMessage, index: int) -> Message:
+    return Message("user", (ToolResultBlock(message.tool_call_id, _text_blocks(message.content, index)),))
+
+
+_CONVERTERS: Mapping[type, Callable[[Any, int], Message]] = {
+    UserMessage: _user,
+    AssistantMessage: _assistant,
+    ToolMessage: _tool,
+}
+
+
+def _check_tool_order(messages: Sequence[ChatMessage]) -> None:
+    """OpenAI's rule, and Claude's: the answers to all calls follow right after the message that made them."""
+    open_calls: dict[str, None] = {}
+    for index, message in enumerate(messages):
+        if isinstance(message, ToolMessage):
+            _close_call(open_calls, message, index)
+        else:
+            _refuse_open_calls(open_calls, index)
+            open_calls = _calls_of(message)
+    _refuse_open_calls(open_calls, len(messages))
+
+
+def _calls_of(message: ChatMessage) -> dict[str, None]:
+    return dict.fromkeys(call.id for call in message.tool_calls or ()) if isinstance(message, AssistantMessage) else {}
+
+
+def _close_call(open_calls: dict[str, None], message: ToolMessage, index: int) -> None:
+    if message.tool_call_id not in open_calls:
+        raise InvalidRequestError(
+            "messages with role 'tool' must be a response to a preceding message with 'tool_calls'.",
+            param=f"messages.[{index}].role",
+        )
+    del open_calls[message.tool_call_id]
+
+
+def _refuse_open_calls(open_calls: Mapping[str, None], index: int) -> None:
+    if open_calls:
+        raise InvalidRequestError(
+            "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+            f"'tool_call_id'. The following tool_call_ids did not have response messages: {', '.join(open_calls)}",
+            param=f"messages.[{index}].role",
+        )

@@ -1,0 +1,268 @@
+"""OpenAI's wire shapes: what a client sends to us and what it gets back, and nothing else.
+
+Requests tolerate what they don't know (clients add fields of their own, also inside messages); answers are exact.
+Source: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+from turns import Usage
+
+
+class _Received(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class _Sent(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+# Requests
+
+
+class TextPart(_Received):
+    """A piece of text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class RefusalPart(_Received):
+    """A refusal that the assistant gave earlier."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+class OtherPart(_Received):
+    """A part that is not text; message_adapter refuses it by its name."""
+
+    type: str
+
+
+def _part_kind(value: object) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind in ("text", "refusal") else "other"
+
+
+ContentPart = Annotated[
+    Annotated[TextPart, Tag("text")] | Annotated[RefusalPart, Tag("refusal")] | Annotated[OtherPart, Tag("other")],
+    Discriminator(_part_kind),
+]
+Content = str | list[ContentPart]
+
+
+class FunctionCall(_Received):
+    """A call's function name and its arguments as a JSON string."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(_Received):
+    """A call that the assistant made earlier."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class SystemMessage(_Received):
+    """Instructions; `developer` is their newer name."""
+
+    role: Literal["system", "developer"]
+    content: Content
+
+
+class UserMessage(_Received):
+    """What the user said."""
+
+    role: Literal["user"]
+    content: Content
+
+
+class AssistantMessage(_Received):
+    """What the assistant said earlier; `content` may be missing beside tool calls."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ToolMessage(_Received):
+    """What a function answered."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: str
+
+
+ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class StreamOptions(_Received):
+    """How to stream."""
+
+    include_usage: bool | None = None
+
+
+class ChatCompletionRequest(_Received):
+    """The body of POST /v1/chat/completions, as far as it is understood; parameter_validator sees to the rest."""
+
+    model: str = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+# Answers
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+_FINISH_REASONS: Mapping[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+def finish_reason(stop_reason: str) -> FinishReason:
+    """Translate Claude's `stop_reason`; one that we don't know is a `stop`."""
+    return _FINISH_REASONS.get(stop_reason, "stop")
+
+
+class PromptTokensDetails(_Sent):
+    """How many of the prompt's tokens came from a cache."""
+
+    cached_tokens: int
+    audio_tokens: int = 0
+
+
+class CompletionTokensDetails(_Sent):
+    """How many of the answer's tokens were thinking."""
+
+    reasoning_tokens: int
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class CompletionUsage(_Sent):
+    """Tokens of one completion. `prompt_tokens` has the cached ones in it, as OpenAI counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+    @classmethod
+    def of(cls, usage: Usage) -> "CompletionUsage":
+        """Count as OpenAI does what Claude Code counted."""
+        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+        return cls(
+            prompt_tokens=prompt,
+            completion_tokens=usage.output_tokens,
+            total_tokens=prompt + usage.output_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cache_read_input_tokens),
+            completion_tokens_details=CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens),
+        )
+
+
+class AnswerMessage(_Sent):
+    """The assistant's whole message."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: str | None = None
+    annotations: list[Any] = []
+
+
+class Choice(_Sent):
+    """One answer."""
+
+    index: int = 0
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(_Sent):
+    """A whole completion."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: None = None
+
+
+class Model(_Sent):
+    """One row of GET /v1/models."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["anthropic"] = "anthropic"
+
+
+class ModelList(_Sent):
+    """The answer to GET /v1/models."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class ErrorDetail(_Sent):
+    """What went wrong; all four keys, always."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(_Sent):
+    """OpenAI's envelope for every error."""
+
+    error: ErrorDetail
+
+
+class Health(_Sent):
+    """The answer to GET /health."""
+
+    status: Literal["healthy"] = "healthy"
+    service: Literal["claude-wrapper"] = "claude-wrapper"
+    version: str
+    backend: Literal["claude", "demo"]
+
+
+class Version(_Sent):
+    """The answer to GET /version."""
+
+    version: str
+    claude_code_version: str
+    claude_agent_sdk_version: str
+    python_version: str
+
+
+class AuthStatus(_Sent):
+    """The answer to GET /v1/auth/status. No secret is in it, ever."""
+
+    method: str | None
+    complete: bool
+    missing: list[str]
+    hint: str | None
+    api_key_required: bool
+    account: dict[str, str | None] | None
+    claude_code_version: str

@@ -1,0 +1,58 @@
+"""The fate of every OpenAI parameter, as one table: honoured, ignored and said so, or refused by name.
+
+A parameter that changes what the client gets back is refused: an answer of another shape would mislead. One that merely
+tunes the answer is ignored, and the response's `X-Claude-Ignored-Params` names it. Null is the same as leaving it out.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from errors import InvalidRequestError
+
+Fate = Literal["honoured", "ignored", "refused"]
+
+# Values that ask for nothing beyond what is done anyway.
+_HARMLESS: Mapping[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "logprobs": (False,),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+}
+
+PARAMETERS: Mapping[str, Fate] = {
+    "model": "honoured",
+    "messages": "honoured",
+    "stream": "honoured",
+    "stream_options": "honoured",
+    "audio": "refused",
+    "function_call": "refused",
+    "functions": "refused",
+    "logprobs": "refused",
+    "modalities": "refused",
+    "n": "refused",
+    "prediction": "refused",
+    "response_format": "refused",
+    "tool_choice": "refused",
+    "tools": "refused",
+    "top_logprobs": "refused",
+    "web_search_options": "refused",
+}
+
+
+def check_parameters(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the parameters that are ignored, in order. Raises InvalidRequestError for a refused one."""
+    asked = [name for name, value in body.items() if value is not None and value not in _HARMLESS.get(name, ())]
+    for name in asked:
+        if PARAMETERS.get(name) == "refused":
+            raise InvalidRequestError(
+                f"The parameter '{name}' is not supported by this server. Leave it out.",
+                param=name,
+                code="unsupported_parameter",
+            )
+    if "stream_options" in asked and not body.get("stream"):
+        raise InvalidRequestError(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
+        )
+    return tuple(sorted(name for name in asked if PARAMETERS.get(name, "ignored") == "ignored"))
