@@ -1,0 +1,141 @@
+"""POST /v1/chat/completions, whole and streamed."""
+
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import anyio
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
+
+from chat_service import CompletionHead
+from errors import ApiError
+from message_adapter import to_chat_completion
+from models import ChatCompletion, ChatCompletionRequest, ErrorResponse
+from parameter_validator import check_parameters
+from request_body import parse_chat_completion, read_json_object
+from services import ServicesDependency, require_key
+from streaming import ChunkEncoder
+from turns import TurnEnded, TurnEvent, TurnStarted
+
+_PING_SECONDS = 15
+# Nobody reads this answer: the client has left. The status is nginx's name for it.
+_CLIENT_LEFT = 499
+
+router = APIRouter(dependencies=[Depends(require_key)])
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
+}
+_SCHEMA = {"schema": ChatCompletionRequest.model_json_schema()}
+_BODY = {"requestBody": {"required": True, "content": {"application/json": _SCHEMA}}}
+
+
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ERRORS, openapi_extra=_BODY)
+async def create_chat_completion(request: Request, services: ServicesDependency) -> Response:
+    """Answer a conversation, whole or, with `stream: true`, as server-sent events."""
+    raw = await read_json_object(request.stream(), services.settings.max_request_size)
+    ignored = check_parameters(raw)
+    body = parse_chat_completion(raw)
+    headers = {"X-Claude-Ignored-Params": ", ".join(ignored)} if ignored else {}
+    events = services.chat.events(body)
+    if body.stream:
+        include_usage = bool(body.stream_options and body.stream_options.include_usage)
+        return await _streamed(events, include_usage=include_usage, headers=headers)
+    return await _unless_client_leaves(request, lambda: _whole(events, headers))
+
+
+async def _whole(events: AsyncGenerator[TurnEvent, None], headers: dict[str, str]) -> Response:
+    head = CompletionHead()
+    async with aclosing(events):
+        seen = [event async for event in events]
+    completion = to_chat_completion(head.id, head.created, seen)
+    ended = next(event for event in seen if isinstance(event, TurnEnded))
+    if ended.cost_usd is not None:
+        headers["X-Claude-Cost-USD"] = f"{ended.cost_usd:.8f}"
+    headers.update(_session_header(seen[0]))
+    return JSONResponse(completion.model_dump(), headers=headers)
+
+
+async def _streamed(
+    events: AsyncGenerator[TurnEvent, None], *, include_usage: bool, headers: dict[str, str]
+) -> Response:
+    """Wait for the first event, so that a failure before it keeps its status; then stream."""
+    try:
+        first = await anext(events)
+    except BaseException:
+        await events.aclose()
+        raise
+    head = CompletionHead()
+    encoder = ChunkEncoder(head.id, head.created, include_usage=include_usage)
+    return _TurnResponse(events, _sse(encoder, first, events), {**headers, **_session_header(first)})
+
+
+async def _sse(
+    encoder: ChunkEncoder, first: TurnEvent, rest: AsyncGenerator[TurnEvent, None]
+) -> AsyncGenerator[ServerSentEvent, None]:
+    try:
+        for chunk in encoder.encode(first):
+            yield ServerSentEvent(chunk, sep="\n")
+        async for event in rest:
+            for chunk in encoder.encode(event):
+                yield ServerSentEvent(chunk, sep="\n")
+    except ApiError as error:
+        # The status line is out. An error event and no [DONE] is what tells a client that this is no answer.
+        yield ServerSentEvent(json.dumps(error.body()), sep="\n")
+
+
+class _TurnResponse(EventSourceResponse):
+    """An event stream that ends its turn however the response ends."""
+
+    def __init__(
+        self,
+        turn: AsyncGenerator[TurnEvent, None],
+        content: AsyncGenerator[ServerSentEvent, None],
+        headers: dict[str, str],
+    ) -> None:
+        super().__init__(
+            content,
+            headers=headers,
+            media_type="text/event-stream",
+            ping=_PING_SECONDS,
+            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
+            sep="\n",
+        )
+        self._turn, self._content = turn, content
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._content.aclose()
+                await self._turn.aclose()
+
+
+def _session_header(event: TurnEvent) -> dict[str, str]:
+    return {"X-Claude-Session-Id": event.claude_session_id} if isinstance(event, TurnStarted) else {}
+
+
+async def _unless_client_leaves(request: Request, work: Callable[[], Awaitable[Response]]) -> Response:
+    """Do the work, but stop it when the client hangs up."""
+    response, failure = Response(status_code=_CLIENT_LEFT), None
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        try:
+            response = await work()
+        except ApiError as error:  # raised below: the task group would wrap it
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure:
+        raise failure
+    return response

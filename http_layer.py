@@ -1,0 +1,87 @@
+"""What every answer has in common: OpenAI's headers around it, and OpenAI's envelope for every error."""
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
+
+logger = logging.getLogger(__name__)
+
+# The version that OpenAI's API has answered with for years; some clients log it.
+_OPENAI_VERSION = "2020-10-01"
+
+
+class CommonHeaders:
+    """ASGI middleware: `x-request-id` and OpenAI's other headers on every response, also where the app fails."""
+
+    def __init__(self, app: ASGIApp, extra: Mapping[str, str]) -> None:
+        """`extra` goes on every response, too."""
+        self._app = app
+        self._extra = extra
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = f"req_{uuid.uuid4().hex}"
+
+        begun = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["openai-version"] = _OPENAI_VERSION
+                headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
+                headers.update(self._extra)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            logger.exception("%s failed", request_id)
+            if begun:
+                raise  # The server closes the connection: half an answer must not look whole.
+            error = ApiError("The server had an error while processing your request. Its log says which.")
+            await _answer(error)(scope, receive, send_with_headers)
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Let every error leave the app in OpenAI's envelope."""
+    app.add_exception_handler(ApiError, _on_api_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+
+
+def _answer(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(error.body(), error.status, {**error.headers, **(headers or {})})
+
+
+async def _on_api_error(_request: Request, error: Exception) -> JSONResponse:
+    return _answer(error if isinstance(error, ApiError) else ApiError(str(error)))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """Only the router raises these: an unknown path, or a wrong method with its `Allow`."""
+    headers = getattr(error, "headers", None)
+    address = f"{request.method} {request.url.path}"
+    if getattr(error, "status_code", None) == MethodNotAllowedError.status:
+        return _answer(MethodNotAllowedError(f"Not allowed: {address}. See the Allow header, or /docs."), headers)
+    return _answer(NotFoundError(f"Unknown request URL: {address}. The API is described at /docs."), headers)
+
+
+async def _on_validation_error(_request: Request, error: Exception) -> JSONResponse:
+    return _answer(InvalidRequestError(str(error)))

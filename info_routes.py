@@ -1,0 +1,95 @@
+"""What the server tells of itself: models, health, login, version, and the page at `/`."""
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import version
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import HTMLResponse
+
+from config import VERSION
+from errors import ApiError
+from models import AuthStatus, ErrorResponse, Health, Model, ModelList, Version
+from services import Services, ServicesDependency, require_key
+
+_GET = ["GET", "HEAD"]
+
+open_router = APIRouter()
+router = APIRouter(dependencies=[Depends(require_key)], responses={401: {"model": ErrorResponse}})
+
+_LANDING = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>claude-wrapper</title>
+<style>body{{font:1rem/1.6 system-ui;max-width:40rem;margin:4rem auto;padding:0 1rem}}</style>
+<h1>claude-wrapper {version}</h1>
+<p>An OpenAI-compatible API in front of Claude Code. {backend}</p>
+<p>Point an OpenAI client's <code>base_url</code> at <code>/v1</code> here.</p>
+<ul>
+<li><a href="docs">API documentation</a></li>
+<li><a href="v1/models">Models</a></li>
+<li><a href="v1/auth/status">Login status</a></li>
+<li><a href="health">Health</a></li>
+<li><a href="version">Versions</a></li>
+</ul></html>"""
+_DEMO = "<strong>Demo: the answers come from a built-in stand-in, not from Claude.</strong>"
+
+
+@open_router.api_route("/", methods=_GET, response_class=HTMLResponse, include_in_schema=False)
+async def landing(services: ServicesDependency) -> HTMLResponse:
+    """Say what runs here."""
+    return HTMLResponse(_LANDING.format(version=VERSION, backend=_DEMO if services.backend == "demo" else ""))
+
+
+@open_router.api_route("/health", methods=_GET)
+async def health(services: ServicesDependency) -> Health:
+    """Say that the server is up; nothing is asked of Claude."""
+    return Health(version=VERSION, backend=services.backend)
+
+
+@router.api_route("/version", methods=_GET)
+async def versions(services: ServicesDependency) -> Version:
+    """Name the versions that matter in a bug report."""
+    return Version(
+        version=VERSION,
+        claude_code_version=services.claude_code_version,
+        claude_agent_sdk_version=version("claude-agent-sdk"),
+        python_version=platform.python_version(),
+    )
+
+
+@router.api_route("/v1/models", methods=_GET)
+async def list_models(services: ServicesDependency) -> ModelList:
+    """List the models of this account, their aliases and the operator's."""
+    return ModelList(data=[_model(name, services) for name in await services.catalog.names()])
+
+
+@router.api_route("/v1/models/{name:path}", methods=_GET, responses={404: {"model": ErrorResponse}})
+async def retrieve_model(name: str, services: ServicesDependency) -> Model:
+    """Say whether a model of this name can be asked for."""
+    await services.catalog.resolve(name)
+    return _model(name, services)
+
+
+def _model(name: str, services: Services) -> Model:
+    return Model(id=name, created=services.catalog.created)
+
+
+@router.api_route("/v1/auth/status", methods=_GET)
+async def auth_status(services: ServicesDependency) -> AuthStatus:
+    """Say which login is in use, whether it is complete, what is missing and how to mend it."""
+    login = services.login
+    try:
+        inspection = await services.catalog.inspection()
+    except ApiError:
+        inspection = None
+    missing = [*login.missing]
+    if inspection and login.complete and not inspection.account.signed_in:
+        missing.append("a login that Claude Code accepts")
+    return AuthStatus(
+        method=login.method,
+        complete=not missing,
+        missing=missing,
+        hint=login.fix if missing else None,
+        api_key_required=bool(services.settings.keys),
+        account=asdict(inspection.account) if inspection else None,
+        claude_code_version=services.claude_code_version,
+    )

@@ -1,0 +1,52 @@
+"""Which models there are: what Claude Code lists for this account, and the foreign names that an operator maps."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+
+import anyio
+
+from errors import ModelNotFoundError
+from turns import ClaudeModel, Inspection
+
+# Ids as Anthropic writes them, with the suffixes of Vertex (@20250929) and of the long context window ([1m]).
+_CLAUDE_ID = re.compile(r"claude-[a-z0-9][a-z0-9.@:_-]*(\[1m\])?", re.IGNORECASE)
+
+
+class ModelCatalog:
+    """Answers what a model's name stands for. Claude Code is asked once, when somebody first needs to know."""
+
+    def __init__(self, inspect: Callable[[], Awaitable[Inspection]], aliases: Mapping[str, str], created: int) -> None:
+        """`inspect` asks a Claude Code process; `aliases` maps foreign names to ours.
+
+        `created` (seconds since the epoch) dates every model: Claude Code doesn't tell, and clients want a number.
+        """
+        self.created = created
+        self._inspect = inspect
+        self._aliases = dict(aliases)
+        self._inspection: Inspection | None = None
+        self._lock = anyio.Lock()
+
+    async def inspection(self) -> Inspection:
+        """What Claude Code told of itself, cached. Raises ClaudeCodeError where it can't be asked."""
+        async with self._lock:
+            if self._inspection is None:
+                self._inspection = await self._inspect()
+            return self._inspection
+
+    async def names(self) -> tuple[str, ...]:
+        """Every name that a client may ask for and that can be listed: ids, Claude's aliases and the operator's."""
+        listed = (await self.inspection()).models
+        return tuple(dict.fromkeys([name for model in listed for name in (model.id, model.alias)] + [*self._aliases]))
+
+    async def resolve(self, name: str) -> str:
+        """Return what to ask Claude Code for. Raises ModelNotFoundError, and no process is spent on it."""
+        target = self._aliases.get(name, name)
+        if name in self._aliases or _CLAUDE_ID.fullmatch(target):
+            return target
+        if any(_stands_for(model, target) for model in (await self.inspection()).models):
+            return target
+        raise ModelNotFoundError(name)
+
+
+def _stands_for(model: ClaudeModel, name: str) -> bool:
+    return name in (model.alias, model.id)
