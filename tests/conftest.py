@@ -1,0 +1,145 @@
+"""The real app on a real socket, with the real CLI, against the demo upstream; nothing else of this machine.
+
+Every variable of the machine goes before the first test: no test can use a real login or leave the machine.
+"""
+
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import uvicorn
+from anyio.from_thread import start_blocking_portal
+
+from config import Settings, load_settings
+from demo_upstream import DemoUpstream
+from main import create_app
+
+KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "COVERAGE_PROCESS_START")
+HOME = tempfile.mkdtemp(prefix="claude-wrapper-tests-")
+
+
+def pytest_configure() -> None:
+    """Build the environment from nothing."""
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    os.environ.clear()
+    os.environ.update(kept, HOME=HOME)
+
+
+# Nobody listens there: whoever wants to leave the machine is refused at once.
+NOWHERE = "http://127.0.0.1:9"
+NO_WAY_OUT = {
+    "ANTHROPIC_BASE_URL": NOWHERE,
+    "ANTHROPIC_BEDROCK_BASE_URL": NOWHERE,
+    "ANTHROPIC_VERTEX_BASE_URL": NOWHERE,
+    "CLAUDE_CODE_SKIP_BEDROCK_AUTH": "1",
+    "CLAUDE_CODE_SKIP_VERTEX_AUTH": "1",
+    "HTTP_PROXY": NOWHERE,
+    "HTTPS_PROXY": NOWHERE,
+    "NO_PROXY": "127.0.0.1",
+}
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """Make an environment for a server or a CLI, from nothing, and without a way off this machine."""
+    return {"PATH": os.environ["PATH"], "HOME": HOME, **NO_WAY_OUT, **variables}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server, the upstream behind it, and what is to be closed with it."""
+
+    url: str
+    upstream: DemoUpstream
+    stack: ExitStack
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        """Make an OpenAI client that points here and doesn't try again by itself."""
+        options = {"api_key": "any", "max_retries": 0, "timeout": 30, **options}
+        return self.stack.enter_context(openai.OpenAI(base_url=f"{self.url}/v1", **options))
+
+
+@contextmanager
+def running(settings: Settings) -> Generator[str, None, None]:
+    """Serve the app with uvicorn on a free loopback port, in a thread of its own."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=30)
+        assert not thread.is_alive(), "the server didn't stop"
+
+
+@pytest.fixture(scope="session")
+def upstream_url() -> Iterator[tuple[DemoUpstream, str]]:
+    """One demo upstream for the whole session, in a thread of its own."""
+    upstream = DemoUpstream()
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(upstream.serve()) as url:
+        yield upstream, url
+
+
+@pytest.fixture
+def upstream(upstream_url: tuple[DemoUpstream, str]) -> DemoUpstream:
+    """The demo upstream, with nothing scripted and nothing recorded."""
+    upstream_url[0].reset()
+    return upstream_url[0]
+
+
+@pytest.fixture(scope="session")
+def api_key_environment(upstream_url: tuple[DemoUpstream, str]) -> Mapping[str, str]:
+    """The environment of a server that logs in with an API key."""
+    return clean_environment(ANTHROPIC_API_KEY="sk-ant-dummy-loopback-only", ANTHROPIC_BASE_URL=upstream_url[1])
+
+
+@pytest.fixture(scope="session")
+def session_server_url(api_key_environment: Mapping[str, str]) -> Iterator[str]:
+    """One server for all tests that need no settings of their own."""
+    with running(make_settings(api_key_environment, model_aliases={"gpt-4o": "claude-sonnet-4-5"})) as url:
+        yield url
+
+
+@pytest.fixture
+def server(session_server_url: str, upstream: DemoUpstream) -> Iterator[Server]:
+    """The session's server, in front of an upstream with nothing scripted and nothing recorded."""
+    with ExitStack() as stack:
+        yield Server(session_server_url, upstream, stack)
+
+
+@pytest.fixture
+def client(server: Server) -> openai.OpenAI:
+    """A published OpenAI client, pointed at the server."""
+    return server.client()
+
+
+ServerFactory = Callable[..., Server]
+
+
+@pytest.fixture
+def serve(upstream: DemoUpstream, api_key_environment: Mapping[str, str]) -> Iterator[ServerFactory]:
+    """Start servers with settings of their own."""
+    with ExitStack() as stack:
+
+        def start(environment: Mapping[str, str] = api_key_environment, **options: Any) -> Server:
+            return Server(stack.enter_context(running(make_settings(environment, **options))), upstream, stack)
+
+        yield start
+
+
+def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
+    """Settings as `environment` alone would give, plus `options`."""
+    named = {name.lower(): value for name, value in environment.items() if name.lower() in Settings.model_fields}
+    return load_settings(**{"_env_file": None, "environment": environment, **named, **options})
+
+
+REPOSITORY = Path(__file__).parent.parent

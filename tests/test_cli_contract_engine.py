@@ -1,0 +1,411 @@
+"""What the project relies on in the real `claude` CLI, one test a fact: the controls of a running process.
+
+See test_cli_contract.py.
+"""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from claude_cli import (
+    ClaudeCli,
+    ClientTool,
+    Frame,
+    Lab,
+    assistant,
+    contents,
+    conversation,
+    is_result,
+    is_text,
+    text,
+    user,
+)
+from demo_upstream import DemoUpstream, Gate, Reply, ToolCall
+
+CALL: Frame = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris"}}
+CALL_RESULT: Frame = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [text("21C")]}
+FINE = Reply(text="Fine.")
+WEATHER_CALL = Reply(text="Let me look.", tool_calls=[ToolCall("mcp__client__weather", {"city": "Paris"})])
+ALLOWED = ("--allowed-tools", "mcp__client")
+
+
+@pytest.fixture
+def lab(upstream: DemoUpstream, upstream_url: tuple[DemoUpstream, str], tmp_path: Path) -> Lab:
+    """Where CLI processes are started, with nothing of this machine in reach; the upstream says "Fine." to all."""
+    upstream.script(FINE, times=None)
+    return Lab(upstream, upstream_url[1], tmp_path)
+
+
+def scripted(lab: Lab, *replies: Reply) -> None:
+    """Let the upstream give these replies first, one a request."""
+    lab.upstream.reset()
+    for reply in replies:
+        lab.upstream.script(reply)
+    lab.upstream.script(FINE, times=None)
+
+
+async def rewind(cli: ClaudeCli, message: Frame) -> Frame:
+    """Ask for a rewind to before a message."""
+    return await cli.control("rewind_conversation", target_message_uuid=message["uuid"])
+
+
+async def interrupted_turn(cli: ClaudeCli, prompt: Frame) -> Frame:
+    """Interrupt a turn after its first text; return its result."""
+    await cli.send(prompt)
+    await cli.receive_until(is_text)
+    await cli.control("interrupt")
+    return (await cli.receive_until(is_result)).result
+
+
+def tool_names(body: Frame) -> list[str]:
+    """Return the names of the tools that a request offered."""
+    return [tool["name"] for tool in body["tools"]]
+
+
+# Rewinding
+
+
+@pytest.mark.asyncio
+async def test_a_rewound_message_is_gone(lab: Lab) -> None:
+    """After a rewind to the only message, queried before, the next request shows nothing of it."""
+    prompt = user("A secret")
+    async with lab.bound() as cli:
+        await cli.turn(prompt)
+        assert (await rewind(cli, prompt))["rewound"] is True
+        await cli.turn("Hello")
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]
+
+
+@pytest.mark.asyncio
+async def test_a_rewind_drops_one_exchange_at_a_time(lab: Lab) -> None:
+    """Only the last message with a text can be rewound to: an earlier one is `stale_target` until it is the last."""
+    first, second = user("First"), user("Second")
+    async with lab.bound() as cli:
+        await cli.turn(first)
+        await cli.turn(second)
+        too_early = await rewind(cli, first)
+        assert (too_early["rewound"], too_early["reason"]) == (False, "stale_target")
+        assert (await rewind(cli, second))["rewound"] is True
+        assert (await rewind(cli, first))["rewound"] is True
+        await cli.turn("Hello")
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]
+
+
+@pytest.mark.asyncio
+async def test_seeded_messages_can_be_rewound(lab: Lab) -> None:
+    """A seeded message is rewound as a queried one is: not before the ones after it are gone."""
+    seeded, prompt = user("Seeded"), user("Prompt")
+    async with lab.bound() as cli:
+        await cli.seed(seeded, assistant(text("Answer")))
+        await cli.turn(prompt)
+        too_early = await rewind(cli, seeded)
+        assert (too_early["rewound"], too_early["reason"]) == (False, "stale_target")
+        assert (await rewind(cli, prompt))["rewound"] is True
+        assert (await rewind(cli, seeded))["rewound"] is True
+        await cli.turn("Hello")
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]
+
+
+@pytest.mark.asyncio
+async def test_tool_results_are_rewound_with_their_call(lab: Lab) -> None:
+    """A message with a tool_result is `target_splits_tool_call`; a rewind to the text before drops call and result."""
+    question, prompt = user("Weather in Paris?"), user([CALL_RESULT])
+    async with lab.bound() as cli:
+        await cli.seed(question, assistant(CALL))
+        await cli.turn(prompt)
+        splitting = await rewind(cli, prompt)
+        assert (splitting["rewound"], splitting["reason"]) == (False, "target_splits_tool_call")
+        assert (await rewind(cli, question))["rewound"] is True
+        await cli.turn("Hello")
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "failure",
+    [Reply(status=500), Reply(text="No", stop_reason="refusal"), Reply(text=["One ", "two"], cut_after=1)],
+    ids=["error", "refusal", "cut"],
+)
+async def test_failed_turns_can_be_rewound(lab: Lab, failure: Reply) -> None:
+    """A message whose turn failed is rewound like any other, and leaves nothing."""
+    scripted(lab, failure)
+    prompt = user("A secret")
+    async with lab.bound() as cli:
+        assert (await cli.turn(prompt)).result["is_error"]
+        assert (await rewind(cli, prompt))["rewound"] is True
+        await cli.turn("Hello")
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]
+
+
+# Interrupting
+
+
+@pytest.mark.asyncio
+async def test_an_interrupt_ends_the_turn(lab: Lab) -> None:
+    """An interrupt is acknowledged; the result has the terminal_reason aborted_streaming and counts no tokens."""
+    scripted(lab, Reply(text=["One ", "two"], gate=Gate(after=1)))
+    async with lab.bound() as cli:
+        result = await interrupted_turn(cli, user("Hello"))
+    assert (result["is_error"], result["terminal_reason"]) == (True, "aborted_streaming")
+    assert (result["subtype"], result["stop_reason"]) == ("error_during_execution", None)
+    assert result["usage"]["output_tokens"] == 0
+
+
+@pytest.mark.asyncio
+async def test_an_interrupt_closes_the_upstream(lab: Lab) -> None:
+    """The upstream sees its connection close when a turn is interrupted, so the model stops writing."""
+    scripted(lab, Reply(text=["One ", "two"], gate=Gate(after=1)))
+    async with lab.bound() as cli:
+        await interrupted_turn(cli, user("Hello"))
+        await lab.upstream_sees(lambda upstream: upstream.messages_requests()[0].disconnected)
+
+
+@pytest.mark.asyncio
+async def test_an_interrupt_leaves_a_trace(lab: Lab) -> None:
+    """The danger: after an interrupt, "[Request interrupted by user]" goes into the next message."""
+    scripted(lab, Reply(text=["One ", "two"], gate=Gate(after=1)))
+    async with lab.bound() as cli:
+        await interrupted_turn(cli, user("Hello"))
+        await cli.turn("Next")
+    assert "[Request interrupted by user]" in str(lab.bodies[-1]["messages"])
+
+
+@pytest.mark.asyncio
+async def test_a_rewind_wipes_an_interrupt(lab: Lab) -> None:
+    """After a rewind to the message whose turn was interrupted, nothing is left of it."""
+    scripted(lab, Reply(text=["One ", "two"], gate=Gate(after=1)))
+    prompt = user("A secret")
+    async with lab.bound() as cli:
+        await interrupted_turn(cli, prompt)
+        assert (await rewind(cli, prompt))["rewound"] is True
+        await cli.turn("Hello")
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]
+
+
+# Settings
+
+
+@pytest.mark.asyncio
+async def test_an_extra_body_is_merged_into_requests(lab: Lab) -> None:
+    """CLAUDE_CODE_EXTRA_BODY, set at run time, merges its fields into the bodies of later requests."""
+    extra = {"temperature": 0.3, "top_p": 0.9, "stop_sequences": ["X"], "tool_choice": {"type": "none"}}
+    async with lab.bound() as cli:
+        await cli.set_settings(env={"CLAUDE_CODE_EXTRA_BODY": json.dumps(extra)})
+        await cli.turn("Hello")
+    assert {name: lab.bodies[0].get(name) for name in extra} == extra
+
+
+@pytest.mark.asyncio
+async def test_an_extra_body_goes_with_an_empty_string(lab: Lab) -> None:
+    """CLAUDE_CODE_EXTRA_BODY stays when a later setting leaves it out, and goes when one sets it to ""."""
+    async with lab.bound() as cli:
+        await cli.set_settings(env={"CLAUDE_CODE_EXTRA_BODY": json.dumps({"top_k": 5})})
+        await cli.set_settings(env={})
+        await cli.turn("With")
+        await cli.set_settings(env={"CLAUDE_CODE_EXTRA_BODY": ""})
+        await cli.turn("Without")
+    assert [body.get("top_k") for body in lab.bodies] == [5, None]
+
+
+@pytest.mark.asyncio
+async def test_max_output_tokens_come_and_go(lab: Lab) -> None:
+    """CLAUDE_CODE_MAX_OUTPUT_TOKENS, set at run time, is max_tokens until it is set to ""."""
+    async with lab.bound() as cli:
+        await cli.turn("Default")
+        await cli.set_settings(env={"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "77"})
+        await cli.turn("With")
+        await cli.set_settings(env={"CLAUDE_CODE_MAX_OUTPUT_TOKENS": ""})
+        await cli.turn("Without")
+    default, limited, cleared = (body["max_tokens"] for body in lab.bodies)
+    assert (limited, cleared) == (77, default)
+
+
+@pytest.mark.asyncio
+async def test_effort_is_set_at_run_time(lab: Lab) -> None:
+    """settings.effortLevel is the effort of later requests to the newest models."""
+    async with lab.bound(model="sonnet") as cli:
+        await cli.set_settings(effortLevel="high")
+        await cli.turn("Hello")
+    assert lab.bodies[0]["output_config"]["effort"] == "high"
+
+
+@pytest.mark.asyncio
+async def test_an_output_format_merges_with_the_effort(lab: Lab) -> None:
+    """An extra body's `output_config.format` stands beside the CLI's own `output_config.effort`."""
+    output_format = {"type": "json_schema", "schema": ClientTool("weather").definition["inputSchema"]}
+    async with lab.bound(model="sonnet") as cli:
+        await cli.set_settings(env={"CLAUDE_CODE_EXTRA_BODY": json.dumps({"output_config": {"format": output_format}})})
+        await cli.turn("Hello")
+    assert lab.bodies[0]["output_config"].keys() == {"format", "effort"}
+    assert lab.bodies[0]["output_config"]["format"] == output_format
+
+
+@pytest.mark.asyncio
+async def test_a_rewound_process_takes_another_model(lab: Lab) -> None:
+    """A model set while the conversation is empty, by a rewind, leaves nothing in the messages."""
+    prompt = user("Hello")
+    async with lab.bound() as cli:
+        await cli.turn(prompt)
+        await rewind(cli, prompt)
+        await cli.set_settings(model="claude-opus-4-6")
+        await cli.turn("Hello again")
+    assert lab.bodies[-1]["model"] == "claude-opus-4-6"
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello again")])]
+
+
+@pytest.mark.asyncio
+async def test_a_model_set_in_mid_conversation_leaves_a_trace(lab: Lab) -> None:
+    """The danger: a model set in mid-conversation puts the text of a /model command into the next message."""
+    async with lab.bound() as cli:
+        await cli.turn("Hello")
+        await cli.set_settings(model="claude-opus-4-6")
+        await cli.turn("Hello again")
+    assert "Set model to" in str(contents(lab.bodies[-1]["messages"][-1]))
+
+
+@pytest.mark.asyncio
+async def test_costs_accumulate(lab: Lab) -> None:
+    """A result's total_cost_usd is the process's so far, and its usage is the turn's."""
+    scripted(lab, *[Reply(text="Fine.", usage={"input_tokens": 1000, "output_tokens": 100})] * 2)
+    async with lab.bound() as cli:
+        first, second = (await cli.turn("One")).result, (await cli.turn("Two")).result
+    assert second["total_cost_usd"] == pytest.approx(2 * first["total_cost_usd"])
+    assert second["usage"]["output_tokens"] == first["usage"]["output_tokens"] == 100
+
+
+# The client's functions
+
+
+@pytest.mark.asyncio
+async def test_the_model_sees_the_clients_functions(lab: Lab) -> None:
+    """An in-process MCP server's tools are the only ones, schema unchanged, names mapped to [A-Za-z0-9_-], sorted."""
+    async with lab.bound() as cli:
+        await cli.set_tools("client", ClientTool("weather"), ClientTool("get time.now"))
+        await cli.turn("Hello")
+    assert tool_names(lab.bodies[0]) == ["mcp__client__get_time_now", "mcp__client__weather"]
+    assert lab.bodies[0]["tools"][1]["input_schema"] == ClientTool("weather").definition["inputSchema"]
+    assert lab.bodies[0]["tools"][1]["description"] == ClientTool("weather").definition["description"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("model", "bare"), [("claude-sonnet-4-5", True), ("sonnet", True), ("sonnet", False)])
+async def test_a_new_server_name_replaces_the_tools(lab: Lab, model: str, *, bare: bool) -> None:
+    """Tools under a new server name take the place of the old ones, in mid-conversation, with no trace of them."""
+    async with lab.bound(model=model, bare=bare) as cli:
+        await cli.set_tools("first", ClientTool("weather"))
+        await cli.turn("One")
+        await cli.set_tools("second", ClientTool("news"))
+        await cli.turn("Two")
+    assert tool_names(lab.bodies[-1]) == ["mcp__second__news"]
+    assert "weather" not in str(lab.bodies[-1])
+
+
+@pytest.mark.asyncio
+async def test_the_same_server_name_keeps_the_tools(lab: Lab) -> None:
+    """The danger: tools under a server name that is already there don't take the place of the old ones."""
+    async with lab.bound() as cli:
+        await cli.set_tools("same", ClientTool("weather"))
+        await cli.turn("One")
+        await cli.set_tools("same", ClientTool("news"))
+        await cli.turn("Two")
+    assert "mcp__same__weather" in tool_names(lab.bodies[-1])
+
+
+@pytest.mark.asyncio
+async def test_a_server_name_used_again_brings_its_old_tools_back(lab: Lab) -> None:
+    """The danger: a server that was removed and comes back under its name with other tools has the old ones as well."""
+    async with lab.bound() as cli:
+        await cli.set_tools("same", ClientTool("weather"))
+        await cli.turn("One")
+        await cli.control("mcp_set_servers", servers={})
+        await cli.set_tools("same", ClientTool("news"))
+        await cli.turn("Two")
+    assert sorted(tool_names(lab.bodies[-1])) == ["mcp__same__news", "mcp__same__weather"]
+
+
+@pytest.mark.asyncio
+async def test_no_servers_mean_no_tools(lab: Lab) -> None:
+    """When mcp_set_servers names no server, the next request offers no tools."""
+    async with lab.bound() as cli:
+        await cli.set_tools("client", ClientTool("weather"))
+        await cli.turn("One")
+        await cli.control("mcp_set_servers", servers={})
+        await cli.turn("Two")
+    assert [tool_names(body) for body in lab.bodies] == [["mcp__client__weather"], []]
+
+
+@pytest.mark.asyncio
+async def test_a_tool_call_waits_for_its_handler(lab: Lab) -> None:
+    """A call of a client's function waits until its handler returns; then the turn goes on with the result."""
+    scripted(lab, WEATHER_CALL)
+    called: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def weather(arguments: Frame) -> str:
+        called.set_result(arguments)
+        return await answer
+
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", ClientTool("weather", weather))
+        await cli.send(user("Weather in Paris?"))
+        assert await called == {"city": "Paris"}
+        assert len(lab.bodies) == 1
+        answer.set_result("21C")
+        result = (await cli.receive_until(is_result)).result
+    assert (result["is_error"], result["num_turns"], result["result"]) == (False, 2, "Fine.")
+    [call_result] = contents(lab.bodies[1]["messages"][-1])
+    assert (call_result["type"], call_result["content"]) == ("tool_result", [text("21C")])
+
+
+@pytest.mark.asyncio
+async def test_tool_calls_stream(lab: Lab) -> None:
+    """A call's name and the pieces of its arguments arrive as the upstream's own stream events."""
+    scripted(lab, WEATHER_CALL)
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", ClientTool("weather"))
+        turn = await cli.turn("Weather in Paris?")
+    events = [frame["event"] for frame in turn.of_type("stream_event")]
+    starts = [event["content_block"] for event in events if event["type"] == "content_block_start"]
+    assert [block["name"] for block in starts if block["type"] == "tool_use"] == ["mcp__client__weather"]
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    arguments = [delta["partial_json"] for delta in deltas if delta["type"] == "input_json_delta"]
+    assert len(arguments) > 1
+    assert json.loads("".join(arguments)) == {"city": "Paris"}
+
+
+@pytest.mark.asyncio
+async def test_tools_are_allowed_at_run_time(lab: Lab) -> None:
+    """settings.permissions.allow lets the model call a server's functions, as --allowed-tools does at launch."""
+    scripted(lab, WEATHER_CALL)
+    async with lab.bound() as cli:
+        await cli.set_settings(permissions={"allow": ["mcp__client"]})
+        await cli.set_tools("client", ClientTool("weather"))
+        turn = await cli.turn("Weather in Paris?")
+    assert turn.result["permission_denials"] == []
+    assert contents(lab.bodies[1]["messages"][-1])[0]["content"] == [text("sunny")]
+
+
+@pytest.mark.asyncio
+async def test_tools_not_allowed_are_denied(lab: Lab) -> None:
+    """Under --permission-mode dontAsk a call of a function that isn't allowed is denied, and the turn goes on."""
+    scripted(lab, WEATHER_CALL)
+    async with lab.bound() as cli:
+        await cli.set_tools("client", ClientTool("weather"))
+        turn = await cli.turn("Weather in Paris?")
+    assert [denial["tool_name"] for denial in turn.result["permission_denials"]] == ["mcp__client__weather"]
+    assert contents(lab.bodies[1]["messages"][-1])[0]["is_error"] is True
+
+
+@pytest.mark.asyncio
+async def test_turns_with_tool_calls_can_be_rewound(lab: Lab) -> None:
+    """A rewind to a message whose turn called functions drops the calls and their results too."""
+    scripted(lab, WEATHER_CALL)
+    prompt = user("Weather in Paris?")
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", ClientTool("weather"))
+        await cli.turn(prompt)
+        assert (await rewind(cli, prompt))["rewound"] is True
+        await cli.turn("Hello")
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]

@@ -1,0 +1,234 @@
+"""What the project relies on in the real `claude` CLI, one test a fact: its requests upstream, and what fails there.
+
+See test_cli_contract.py.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from claude_cli import NO_LOGIN, Lab, contents, text
+from demo_upstream import DemoUpstream, Reply
+
+
+@pytest.fixture
+def lab(upstream: DemoUpstream, upstream_url: tuple[DemoUpstream, str], tmp_path: Path) -> Lab:
+    """Where CLI processes are started, with nothing of this machine in reach."""
+    return Lab(upstream, upstream_url[1], tmp_path)
+
+
+# How many requests a turn makes
+
+
+@pytest.mark.asyncio
+async def test_no_retries(lab: Lab) -> None:
+    """With CLAUDE_CODE_MAX_RETRIES=0 a request that fails with any of these is not made again."""
+    requests = {}
+    async with lab.bound() as cli:
+        for status in (401, 403, 413, 429, 500, 529):
+            lab.upstream.reset()
+            lab.upstream.script(Reply(status=status), times=None)
+            await cli.turn("Hello")
+            requests[status] = len(lab.bodies)
+    assert requests == {401: 1, 403: 1, 413: 1, 429: 1, 500: 1, 529: 1}
+
+
+@pytest.mark.asyncio
+async def test_a_bad_request_is_repeated_with_fewer_betas(lab: Lab) -> None:
+    """A 400 is no last word: the CLI repeats the same body with fewer anthropic-beta features (nothing is billed)."""
+    lab.upstream.script(Reply(status=400), times=None)
+    async with lab.bound() as cli:
+        await cli.turn("Hello")
+    first, second = lab.upstream.messages_requests()
+    assert first.body == second.body
+    assert set(first.headers["anthropic-beta"].split(",")) > set(second.headers["anthropic-beta"].split(","))
+
+
+@pytest.mark.asyncio
+async def test_a_404_is_repeated_without_streaming(lab: Lab) -> None:
+    """A 404 is asked again without streaming, whatever CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK says."""
+    lab.upstream.script(Reply(status=404), times=None)
+    async with lab.bound() as cli:
+        await cli.turn("Hello")
+    assert [body["stream"] for body in lab.bodies] == [True, False]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("setting", "streaming"), [("1", [True]), ("", [True, False])], ids=["ours", "default"])
+async def test_a_cut_stream_isnt_asked_for_again(lab: Lab, setting: str, streaming: list[bool]) -> None:
+    """With CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK a stream that breaks is not asked for again; else it is, whole."""
+    lab.upstream.script(Reply(text=["One ", "two"], cut_after=1))
+    async with lab.bound(CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK=setting) as cli:
+        await cli.turn("Hello")
+    assert [body["stream"] for body in lab.bodies] == streaming
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("setting", "requests"), [("1", 1), ("", 2)], ids=["ours", "default"])
+async def test_a_refusal_isnt_argued_with(lab: Lab, setting: str, requests: int) -> None:
+    """With CLAUDE_CODE_DISABLE_REFUSAL_RETRY a refusal is the end of the turn; else the CLI prompts the model again."""
+    lab.upstream.script(Reply(text="I'd rather", stop_reason="refusal"), times=None)
+    async with lab.bound(CLAUDE_CODE_DISABLE_REFUSAL_RETRY=setting) as cli:
+        await cli.turn("Hello")
+    assert len(lab.bodies) == requests
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stop_reason", ["max_tokens", "model_context_window_exceeded"])
+async def test_a_truncated_answer_is_continued(lab: Lab, stop_reason: str) -> None:
+    """The danger: after these stop reasons the CLI prompts again by itself, so claude_process kills it there."""
+    lab.upstream.script(Reply(text="Half an ans", stop_reason=stop_reason))
+    async with lab.bound() as cli:
+        await cli.turn("Hello")
+    assert len(lab.bodies) == 2
+    asked = contents(lab.bodies[1]["messages"][-1])[0]["text"]
+    assert asked.startswith("Output token limit hit.")
+
+
+@pytest.mark.asyncio
+async def test_an_empty_answer_is_asked_for_again(lab: Lab) -> None:
+    """The danger: after an answer without content the CLI prompts again by itself, so claude_process kills it there."""
+    lab.upstream.script(Reply(text=[]))
+    async with lab.bound() as cli:
+        await cli.turn("Hello")
+    assert len(lab.bodies) == 2
+    asked = contents(lab.bodies[1]["messages"][-1])[-1]["text"]
+    assert asked.startswith("[Your previous response had no visible output.")
+
+
+@pytest.mark.asyncio
+async def test_other_stops_end_the_turn(lab: Lab) -> None:
+    """After any of these stop reasons the turn is over, with one request, and its result tells the reason."""
+    stop_reasons = ["end_turn", "stop_sequence", "pause_turn"]
+    async with lab.bound() as cli:
+        for stop_reason in stop_reasons:
+            lab.upstream.script(Reply(text="Done.", stop_reason=stop_reason))
+        results = [(await cli.turn("Hello")).result for _ in stop_reasons]
+    assert not any(result["is_error"] for result in results)
+    assert [result["stop_reason"] for result in results] == stop_reasons
+    assert len(lab.bodies) == len(stop_reasons)
+
+
+# What a result tells
+
+
+@pytest.mark.asyncio
+async def test_a_result_counts_the_turn(lab: Lab) -> None:
+    """A result has the turn's usage, its cost, the reason of its stop and its text."""
+    usage = {"input_tokens": 11, "output_tokens": 7, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 3}
+    lab.upstream.script(Reply(text="Done.", usage=usage))
+    async with lab.bound() as cli:
+        result = (await cli.turn("Hello")).result
+    assert {name: result["usage"][name] for name in usage} == usage
+    assert result["total_cost_usd"] > 0
+    assert (result["subtype"], result["is_error"], result["api_error_status"]) == ("success", False, None)
+    assert (result["stop_reason"], result["terminal_reason"], result["result"]) == ("end_turn", "completed", "Done.")
+
+
+@pytest.mark.asyncio
+async def test_an_upstream_error_keeps_its_status(lab: Lab) -> None:
+    """The result of a failed request has is_error and the upstream's status; its subtype is `success` all the same."""
+    statuses = [400, 401, 403, 404, 413, 429, 500, 529]
+    told = []
+    async with lab.bound() as cli:
+        for status in statuses:
+            lab.upstream.reset()
+            lab.upstream.script(Reply(status=status), times=None)
+            result = (await cli.turn("Hello")).result
+            told.append((result["api_error_status"], result["is_error"], result["subtype"]))
+    assert told == [(status, True, "success") for status in statuses]
+
+
+@pytest.mark.asyncio
+async def test_a_bad_request_keeps_the_upstreams_words(lab: Lab) -> None:
+    """The result of a 400 is "API Error: 400 " and the upstream's message."""
+    lab.upstream.script(Reply(status=400, error_message="temperature: must be at most 1"), times=None)
+    async with lab.bound() as cli:
+        result = (await cli.turn("Hello")).result
+    assert result["result"] == "API Error: 400 temperature: must be at most 1"
+
+
+@pytest.mark.asyncio
+async def test_server_errors_name_the_upstreams_address(lab: Lab) -> None:
+    """The result of a 500 names the upstream's host: why the client doesn't get to read it."""
+    lab.upstream.script(Reply(status=500), times=None)
+    async with lab.bound() as cli:
+        result = (await cli.turn("Hello")).result
+    assert lab.url.removeprefix("http://") in result["result"]
+
+
+@pytest.mark.asyncio
+async def test_too_long_a_prompt_for_the_upstream(lab: Lab) -> None:
+    """A 400 that says "prompt is too long" has the terminal_reason prompt_too_long, and is not repeated."""
+    message = "prompt is too long: 210000 tokens > 200000 maximum"
+    lab.upstream.script(Reply(status=400, error_message=message), times=None)
+    async with lab.bound() as cli:
+        result = (await cli.turn("Hello")).result
+    assert (result["is_error"], result["terminal_reason"]) == (True, "prompt_too_long")
+    assert len(lab.bodies) == 1
+
+
+@pytest.mark.asyncio
+async def test_too_long_a_prompt_for_the_cli(lab: Lab) -> None:
+    """A prompt of 1.5 MB for a model of 200k tokens has the terminal_reason blocking_limit, and nothing is sent."""
+    async with lab.bound() as cli:
+        result = (await cli.turn("so " * 500_000)).result
+    assert (result["is_error"], result["terminal_reason"]) == (True, "blocking_limit")
+    assert lab.upstream.requests == []
+
+
+@pytest.mark.asyncio
+async def test_no_login(lab: Lab) -> None:
+    """Without a login an assistant frame has the error authentication_failed, no status is told and nothing is sent."""
+    async with lab.bound(login=NO_LOGIN) as cli:
+        turn = await cli.turn("Hello")
+    assert [frame["error"] for frame in turn.of_type("assistant")] == ["authentication_failed"]
+    assert (turn.result["is_error"], turn.result["api_error_status"]) == (True, None)
+    assert lab.upstream.requests == []
+
+
+@pytest.mark.asyncio
+async def test_a_cut_stream_has_no_status(lab: Lab) -> None:
+    """The result of a stream that breaks off has is_error and no status."""
+    lab.upstream.script(Reply(text=["One ", "two"], cut_after=1))
+    async with lab.bound() as cli:
+        result = (await cli.turn("Hello")).result
+    assert (result["is_error"], result["api_error_status"]) == (True, None)
+
+
+@pytest.mark.asyncio
+async def test_an_error_event_has_the_status_of_its_type(lab: Lab) -> None:
+    """The result of a stream that ends with an `error` event has is_error and the status that fits the error's type."""
+    lab.upstream.script(Reply(text=["One ", "two"], error_after=1, error_type="overloaded_error"))
+    async with lab.bound() as cli:
+        result = (await cli.turn("Hello")).result
+    assert (result["is_error"], result["api_error_status"]) == (True, 529)
+
+
+@pytest.mark.asyncio
+async def test_a_refusal_is_an_error(lab: Lab) -> None:
+    """A refused turn's result has is_error and the stop_reason refusal, and no status."""
+    lab.upstream.script(Reply(text="I'd rather", stop_reason="refusal"))
+    async with lab.bound() as cli:
+        result = (await cli.turn("Hello")).result
+    assert (result["is_error"], result["stop_reason"], result["api_error_status"]) == (True, "refusal", None)
+
+
+@pytest.mark.asyncio
+async def test_stream_events_are_the_upstreams(lab: Lab) -> None:
+    """With --include-partial-messages the Messages API's events arrive as they came, each delta for itself."""
+    lab.upstream.script(Reply(text=["One ", "two ", "three"]))
+    async with lab.bound() as cli:
+        turn = await cli.turn("Hello")
+    events = [frame["event"] for frame in turn.of_type("stream_event")]
+    assert [event["delta"] for event in events if event["type"] == "content_block_delta"] == [
+        {"type": "text_delta", "text": piece} for piece in ("One ", "two ", "three")
+    ]
+    assert [event["type"] for event in events if event["type"] != "content_block_delta"] == [
+        "message_start",
+        "content_block_start",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert contents(turn.of_type("assistant")[0]["message"]) == [text("One two three")]

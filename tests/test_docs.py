@@ -1,0 +1,76 @@
+"""What the documents say is true: the settings' tables, the README's commands, and what must never stand anywhere."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config import Settings, load_settings
+from conftest import REPOSITORY, Server
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+SETTINGS = {name: field for name, field in Settings.model_fields.items() if name != "environment"}
+
+
+def shown_default(name: str) -> str:
+    """A setting's default, as the documents write it."""
+    default = SETTINGS[name].get_default(call_default_factory=True)
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "" if default in (None, (), {}) else str(default)
+
+
+def code_block(language: str, containing: str) -> str:
+    """A block of the README's code, to be run as pasted."""
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return next(block for block in blocks if containing in block)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_readme_and_env_example_tell_every_setting(name: str) -> None:
+    """Name, default and meaning of each setting stand in both documents as the code has them."""
+    default, description = shown_default(name), SETTINGS[name].description
+    assert f"| `{name.upper()}` | {f'`{default}`' if default else '–'} | {description} |" in README
+    env_example = (REPOSITORY / ".env.example").read_text(encoding="utf-8")
+    assert f"# {description}\n# {name.upper()}={default}\n" in env_example
+
+
+def test_env_example_as_it_stands_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line uncommented, the file gives the defaults."""
+    example = (REPOSITORY / ".env.example").read_text(encoding="utf-8")
+    (tmp_path / ".env").write_text(re.sub(r"^# ([A-Z_]+=)", r"\1", example, flags=re.MULTILINE), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert load_settings() == load_settings(_env_file=None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_readmes_curl_works_as_pasted(server: Server, stream: bool) -> None:
+    """The curl line answers, whole and, with what the README adds, streamed."""
+    command = code_block("bash", "v1/chat/completions").replace("http://localhost:8000", server.url)
+    if stream:
+        command = command.replace('{"model"', '{"stream": true, "model"').replace("curl ", "curl -N ", 1)
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60)
+    assert (
+        ("chat.completion.chunk" in answer.stdout and "[DONE]" in answer.stdout)
+        if stream
+        else '"choices"' in answer.stdout
+    )
+
+
+def test_the_readmes_python_works_as_pasted(server: Server) -> None:
+    """The program prints what the model wrote."""
+    program = code_block("python", "import OpenAI").replace("http://localhost:8000", server.url)
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
+    assert "demo upstream" in answer.stdout
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    """Relative links name files of the repository."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (REPOSITORY / target).exists(), target

@@ -1,0 +1,153 @@
+"""Models, health, login status, versions, the landing page, and what all answers share."""
+
+import re
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from config import VERSION
+from conftest import Server, ServerFactory, clean_environment
+
+
+def get(server: Server, path: str, **options: Any) -> httpx.Response:
+    """Fetch a path."""
+    return httpx.get(f"{server.url}{path}", timeout=30, **options)
+
+
+def test_health(server: Server) -> None:
+    """Health says healthy and asks nothing of Claude."""
+    response = get(server, "/health")
+    assert (response.status_code, response.json()["status"]) == (200, "healthy")
+    assert not server.upstream.requests
+
+
+def test_models_are_what_claude_code_lists(client: openai.OpenAI) -> None:
+    """The list has full ids and aliases, dated, owned by Anthropic, and the operator's own names."""
+    models = {model.id: model for model in client.models.list()}
+    assert {"sonnet", "opus", "haiku", "gpt-4o"} <= models.keys()
+    assert any(re.fullmatch(r"claude-sonnet-\d.*", name) for name in models)
+    assert all(model.owned_by == "anthropic" and model.created > 0 for model in models.values())
+
+
+@pytest.mark.parametrize("name", ["sonnet", "gpt-4o", "claude-3-5-haiku-20241022"])
+def test_a_model_can_be_retrieved(client: openai.OpenAI, name: str) -> None:
+    """Every name that can be asked for can be retrieved."""
+    assert client.models.retrieve(name).id == name
+
+
+def test_an_unknown_model_cant_be_retrieved(client: openai.OpenAI) -> None:
+    """Another name is OpenAI's model_not_found."""
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("gpt-2")
+    assert caught.value.code == "model_not_found"
+
+
+def test_models_ask_nothing_of_claudes_api(server: Server, client: openai.OpenAI) -> None:
+    """Listing models costs no request upstream."""
+    client.models.list()
+    assert not server.upstream.messages_requests()
+
+
+def test_auth_status_names_the_login(server: Server) -> None:
+    """The status says which login is in use, in our words and in Claude Code's, and shows no secret."""
+    response = get(server, "/v1/auth/status")
+    status = response.json()
+    assert (status["method"], status["complete"], status["missing"]) == ("anthropic", True, [])
+    assert status["account"]["api_key_source"] == "ANTHROPIC_API_KEY"
+    assert "dummy-loopback" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("variables", "method", "missing"),
+    [
+        ({}, None, ["a Claude login"]),
+        ({"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-dummy"}, "oauth_token", []),
+        ({"CLAUDE_CODE_USE_BEDROCK": "true"}, "bedrock", ["AWS_REGION"]),
+        ({"CLAUDE_CODE_USE_VERTEX": "true"}, "vertex", ["ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION"]),
+        ({"CLAUDE_AUTH_METHOD": "anthropic"}, "anthropic", ["ANTHROPIC_API_KEY"]),
+    ],
+)
+def test_auth_status_says_what_is_missing(
+    serve: ServerFactory, variables: dict[str, str], method: str | None, missing: list[str]
+) -> None:
+    """Each method names what it lacks, and how to mend it where it lacks something."""
+    status = get(serve(clean_environment(**variables)), "/v1/auth/status").json()
+    assert (status["method"], status["missing"], status["complete"]) == (method, missing, not missing)
+    assert bool(status["hint"]) == bool(missing)
+
+
+def test_version(server: Server) -> None:
+    """The versions that a bug report needs."""
+    answer = get(server, "/version").json()
+    assert answer["version"] == VERSION
+    assert re.fullmatch(r"\d+\.\d+\.\d+", answer["claude_code_version"])
+
+
+def test_the_landing_page_links_on(server: Server) -> None:
+    """A browser at / learns what runs here and where to go."""
+    page = get(server, "/")
+    assert page.headers["content-type"].startswith("text/html")
+    for link in ("docs", "v1/models", "v1/auth/status", "health"):
+        assert f'href="{link}"' in page.text
+        assert get(server, f"/{link}").status_code == 200
+
+
+def test_every_answer_has_openais_headers(server: Server) -> None:
+    """Each response, errors too, carries a request id of its own, the processing time and the API version."""
+    first, second = get(server, "/health"), get(server, "/nowhere")
+    for response in (first, second):
+        assert re.fullmatch(r"req_[0-9a-f]{32}", response.headers["x-request-id"])
+        assert response.headers["openai-processing-ms"].isdigit()
+        assert response.headers["openai-version"]
+        assert "x-claude-backend" not in response.headers
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
+
+
+def test_an_unknown_path_is_a_404_in_the_envelope(server: Server) -> None:
+    """Nothing is served outside the API, and nothing redirects."""
+    for path in ("/v1/nothing", "/v1/chat/completions/"):
+        response = httpx.post(f"{server.url}{path}", json={})
+        assert (response.status_code, response.json()["error"]["type"]) == (404, "invalid_request_error")
+
+
+def test_a_wrong_method_is_a_405_with_allow(server: Server) -> None:
+    """The method that would have worked is named."""
+    response = get(server, "/v1/chat/completions")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    assert response.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_head_works(server: Server) -> None:
+    """Monitors ask with HEAD."""
+    assert httpx.head(f"{server.url}/health").status_code == 200
+
+
+def test_keys_guard_everything_but_health_docs_and_landing(serve: ServerFactory) -> None:
+    """With keys set a caller without one gets OpenAI's 401, and any of the keys opens."""
+    server = serve(api_key="first-key", api_keys="second-key,third-key")
+    for path in ("/v1/models", "/v1/auth/status", "/version"):
+        response = get(server, path)
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+        assert response.json()["error"]["message"].startswith("You didn't provide an API key")
+    for path in ("/", "/health", "/docs"):
+        assert get(server, path).status_code == 200
+    for key in ("first-key", "third-key"):
+        assert server.client(api_key=key).models.list().data
+    with pytest.raises(openai.AuthenticationError) as caught:
+        server.client(api_key="fourth-key").models.list()
+    assert caught.value.code == "invalid_api_key"
+
+
+def test_a_foreign_web_page_may_not_call(server: Server, serve: ServerFactory) -> None:
+    """By default only pages from this machine pass the browser's preflight; CORS_ORIGINS names others."""
+
+    def allowed(at: Server, origin: str) -> str | None:
+        headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        response = httpx.options(f"{at.url}/v1/chat/completions", headers=headers)
+        return dict(response.headers).get("access-control-allow-origin")
+
+    assert allowed(server, "http://localhost:3000") == "http://localhost:3000"
+    assert allowed(server, "https://evil.example") is None
+    assert allowed(serve(cors_origins=["https://good.example"]), "https://good.example") == "https://good.example"

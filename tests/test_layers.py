@@ -1,0 +1,69 @@
+"""The modules import only from lower layers, never from a neighbour: the table of CONTRIBUTING.md, held to."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+
+LAYERS = (
+    {"config", "errors", "turns", "demo_upstream"},
+    {"models", "cli_launch"},
+    {"auth", "claude_process", "message_adapter", "parameter_validator", "request_body", "streaming"},
+    {"model_catalog", "process_pool"},
+    {"chat_service"},
+    {"http_layer", "services"},
+    {"chat_routes", "info_routes"},
+    {"main"},
+)
+LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
+SOURCES = sorted(REPOSITORY.glob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names of everything that a module imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path.name}: the modules are no package"
+            names.add((node.module or "").split(".")[0])
+    return names
+
+
+def reads_the_environment(path: Path) -> bool:
+    """Whether a module looks at `os.environ` or `os.getenv`."""
+    return any(
+        isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    )
+
+
+def test_every_module_has_a_layer() -> None:
+    """The table knows each module, and no others."""
+    assert {path.stem for path in SOURCES} == set(LAYER_OF)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_module_imports_only_from_below(path: Path) -> None:
+    """Each of our modules that a module imports is of a lower layer."""
+    ours = imported(path) & set(LAYER_OF)
+    assert {module for module in ours if LAYER_OF[module] >= LAYER_OF[path.stem]} == set()
+
+
+@pytest.mark.parametrize(("package", "importers"), [("claude_agent_sdk", {"claude_process"})])
+def test_a_package_has_one_home(package: str, importers: set[str]) -> None:
+    """What is peculiar to a package stays in its one module."""
+    assert {path.stem for path in SOURCES if package in imported(path)} == importers
+
+
+def test_one_module_reads_the_environment() -> None:
+    """Settings come from config.py, and from nowhere else."""
+    assert [path.stem for path in SOURCES if reads_the_environment(path)] == ["config"]
+
+
+def test_the_demo_upstream_stands_alone() -> None:
+    """It could play the Messages API for anybody."""
+    assert not imported(REPOSITORY / "demo_upstream.py") & set(LAYER_OF)

@@ -1,0 +1,257 @@
+"""The command line, and the life of the server's processes: nothing may be left behind, however it ends."""
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+import httpx
+import pytest
+
+from cli_launch import find_cli
+from conftest import REPOSITORY, clean_environment
+from demo_upstream import DemoUpstream, Reply
+
+CHAT = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+class Command:
+    """A server that was started as a user starts it."""
+
+    def __init__(self, process: subprocess.Popen[str], output: IO[str]) -> None:
+        self.process = process
+        self._output = output
+        self.lines: list[str] = []
+
+    def read_until(self, pattern: str) -> re.Match[str]:
+        """Read the output until a line matches."""
+        for line in self._output:
+            self.lines.append(line)
+            if match := re.search(pattern, line):
+                return match
+        raise AssertionError("".join(self.lines))
+
+    def url(self) -> str:
+        """Wait for the server's address."""
+        address = self.read_until(r"http://\S+:\d+")[0]
+        self.read_until("startup complete")
+        return address
+
+
+Start = Callable[..., Command]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start `python …` in the repository with an environment from nothing; end it afterwards."""
+    with ExitStack() as stack:
+
+        def run(*arguments: str, **variables: str) -> Command:
+            environment = clean_environment(PYTHONUNBUFFERED="1", **variables)
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=REPOSITORY,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            stack.callback(_end, process)
+            assert process.stdout is not None
+            return Command(process, process.stdout)
+
+        yield run
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes below `pid`, from the kernel."""
+    found: set[int] = set()
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def claude_processes(pid: int) -> set[int]:
+    """The Claude Code processes of the server `pid`."""
+    return {child for child in descendants(pid) if b"stream-json" in Path(f"/proc/{child}/cmdline").read_bytes()}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Ask the kernel again and again: it has no event for the end of somebody else's child."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        threading.Event().wait(0.02)
+
+
+def gone(pids: set[int]) -> bool:
+    """Whether none of the processes is left, not even as a zombie."""
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc, and only Linux has a parent-death signal")
+
+
+def test_demo_runs_without_an_account_and_says_so(start: Start) -> None:
+    """--demo answers through the real CLI with no login at all, and every part of it says that it is a demo."""
+    command = start("main.py", "0", "--demo")
+    command.read_until("DEMO")
+    url = command.url()
+    response = httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=30)
+    assert response.headers["x-claude-backend"] == "demo"
+    assert "demo" in response.json()["choices"][0]["message"]["content"].lower()
+    assert httpx.get(f"{url}/health").json()["backend"] == "demo"
+
+
+def test_a_busy_port_moves_to_the_next_free_one(start: Start) -> None:
+    """Where the port is taken the server takes the next, and says so before it serves."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = start("main.py", str(port), "--demo")
+        command.read_until(f"Port {port} is in use")
+        url = command.url()
+        assert int(url.rsplit(":", 1)[1]) > port
+        assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_uvicorn_main_app_works(start: Start) -> None:
+    """`uvicorn main:app` serves the app that the environment describes."""
+    command = start("-m", "uvicorn", "main:app", "--port", "0", DEMO="true")
+    url = command.read_until(r"http://\S+:\d+")[0]
+    assert httpx.get(f"{url}/health").json()["backend"] == "demo"
+
+
+def test_health_answers_within_two_seconds_of_the_start(start: Start) -> None:
+    """Health waits for no login and for no Claude Code process."""
+    began = time.monotonic()
+    url = start("main.py", "0").url()
+    assert httpx.get(f"{url}/health").status_code == 200
+    assert time.monotonic() - began < 10, "two seconds on a quiet machine; this one may be busy"
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"MAX_TIMEOUT": "soon"}, "MAX_TIMEOUT"),
+        ({"CLAUDE_AUTH_METHOD": "magic"}, "CLAUDE_AUTH_METHOD"),
+        ({"MODEL_ALIASES": "gpt-4o"}, "MODEL_ALIASES"),
+    ],
+)
+def test_nonsense_in_the_environment_is_refused_by_name(start: Start, variables: dict[str, str], said: str) -> None:
+    """A setting that makes no sense ends the start with its name, and without a traceback."""
+    command = start("main.py", "0", **variables)
+    output, _ = command.process.communicate(timeout=30)
+    assert command.process.returncode == 2
+    assert said in output
+    assert "Traceback" not in output
+
+
+def old_cli(directory: Path) -> Path:
+    """An executable that says it is an old Claude Code."""
+    path = directory / "claude"
+    path.write_text("#!/bin/sh\necho '1.0.3 (Claude Code)'\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_missing_cli_is_a_clear_error_at_start(start: Start) -> None:
+    """A CLAUDE_CLI_PATH that leads nowhere is named at the start, with the way out."""
+    command = start("main.py", "0", CLAUDE_CLI_PATH="/nowhere/claude")
+    output, _ = command.process.communicate(timeout=30)
+    assert command.process.returncode == 2
+    assert "/nowhere/claude" in output
+    assert "bundled" in output
+
+
+def test_an_old_cli_is_a_clear_error_at_start(start: Start, tmp_path: Path) -> None:
+    """A CLI that can't keep prompts verbatim is refused at the start, with the version that is needed."""
+    command = start("main.py", "0", CLAUDE_CLI_PATH=str(old_cli(tmp_path)))
+    output, _ = command.process.communicate(timeout=30)
+    assert command.process.returncode == 2
+    assert "1.0.3" in output
+    assert "too old" in output
+
+
+def test_another_cli_can_replace_the_bundled_one(start: Start, tmp_path: Path) -> None:
+    """CLAUDE_CLI_PATH runs the CLI that it names, here a link to the bundled one."""
+    link = tmp_path / "my-claude"
+    link.symlink_to(find_cli(None))
+    url = start("main.py", "0", "--demo", CLAUDE_CLI_PATH=str(link)).url()
+    assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=30).status_code == 200
+
+
+@contextmanager
+def hanging_request(url: str, upstream: DemoUpstream) -> Generator[None, None, None]:
+    """A request that waits for an upstream that never answers."""
+    upstream.script(Reply(hang=True))
+    with httpx.Client(timeout=60) as client, ExitStack() as stack:
+
+        def ask() -> None:
+            with pytest.raises(httpx.HTTPError):
+                client.post(f"{url}/v1/chat/completions", json=CHAT).raise_for_status()
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        stack.callback(thread.join)
+        upstream.wait_for(lambda it: bool(it.messages_requests()))
+        yield
+
+
+@linux
+def test_sigterm_leaves_no_process_behind(start: Start) -> None:
+    """After SIGTERM the server ends, and so have its Claude Code processes, busy or spare."""
+    command = start("main.py", "0", "--demo")
+    url = command.url()
+    assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=30).status_code == 200
+    wait_until(lambda: len(claude_processes(command.process.pid)) >= 2)
+    pids = claude_processes(command.process.pid)
+    command.process.send_signal(signal.SIGTERM)
+    command.process.communicate(timeout=40)
+    assert gone(pids)
+
+
+@linux
+@pytest.mark.skipif(
+    not shutil.which("setpriv"), reason="util-linux isn't installed: nothing can end the processes then"
+)
+def test_sigkill_leaves_no_process_behind(
+    start: Start, upstream: DemoUpstream, api_key_environment: Mapping[str, str]
+) -> None:
+    """A server that is killed takes its Claude Code processes along, also one that waits for its upstream."""
+    login = {name: value for name, value in api_key_environment.items() if name.startswith("ANTHROPIC_")}
+    command = start("main.py", "0", **login)
+    url = command.url()
+    with hanging_request(url, upstream):
+        wait_until(lambda: len(claude_processes(command.process.pid)) >= 3)
+        pids = claude_processes(command.process.pid)
+        command.process.kill()
+    wait_until(lambda: gone(pids))
+
+
+@linux
+def test_each_turn_leaves_no_process_behind(start: Start) -> None:
+    """A process serves one turn and is reaped; what is left are the spares."""
+    command = start("main.py", "0", "--demo", SPARE_PROCESSES="1")
+    url = command.url()
+    for _ in range(3):
+        assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=30).status_code == 200
+    wait_until(lambda: len(claude_processes(command.process.pid)) == 1 and _no_zombies(command.process.pid))
+
+
+def _no_zombies(pid: int) -> bool:
+    states = (Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] for child in descendants(pid))
+    return "Z" not in states
