@@ -7,16 +7,13 @@ holds each of these facts against the installed CLI.
 
 import json
 import logging
-import signal
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from typing import Any
 
 import anyio
-from anyio.abc import Process
-from anyio.streams.buffered import BufferedByteReceiveStream
 from claude_agent_sdk import (
     AssistantMessage,
     ClaudeAgentOptions,
@@ -30,6 +27,7 @@ from claude_agent_sdk import (
 from claude_agent_sdk import Message as SdkMessage
 
 import cli_launch
+from cli_channel import CliChannel
 from errors import ApiError, ClaudeCodeError, ClaudeLoginError, ContextLengthExceededError, from_upstream
 from turns import (
     Account,
@@ -47,10 +45,6 @@ from turns import (
 
 logger = logging.getLogger(__name__)
 
-_CONTROL_TIMEOUT_SECONDS = 30.0
-_EXIT_GRACE_SECONDS = 2.0
-_LONGEST_FRAME_BYTES = 64 * 2**20
-
 # After these the CLI prompts the model again by itself, in words of its own; there is no setting against it.
 _STOPS_THAT_THE_CLI_CONTINUES = frozenset({"max_tokens", "model_context_window_exceeded"})
 
@@ -59,128 +53,35 @@ _INTERRUPTED = frozenset({"aborted_streaming", "aborted_tools"})
 _FIRST_SERVER_ERROR = 500
 
 
-class _CliTransport(Transport):
-    """The pipes of one CLI process, and a way to send controls of our own."""
+class _Transport(Transport):
+    """What the SDK's client reads and writes: a channel, and our own fields in the client's `initialize`."""
 
-    def __init__(self, process: Process, stderr: IO[bytes]) -> None:
-        """Take over a process that was just started."""
-        assert process.stdin is not None  # noqa: S101 - launched with pipes
-        assert process.stdout is not None  # noqa: S101
-        self._process, self._stderr = process, stderr
-        self._stdin, self._stdout = process.stdin, BufferedByteReceiveStream(process.stdout)
-        self._write_lock = anyio.Lock()
-        self._waiting: dict[str, _Answer] = {}
+    def __init__(self, channel: CliChannel) -> None:
+        """Use a channel to a process that was started."""
+        self._channel = channel
         self.initialize_fields: dict[str, Any] = {}
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     async def connect(self) -> None:
-        """Nothing to do: the process was started by `ClaudeProcess.launch`."""
+        """Nothing to do: `ClaudeProcess.launch` started the process."""
 
     def is_ready(self) -> bool:
-        return self._process.returncode is None
+        return self._channel.alive
 
     async def write(self, data: str) -> None:
         frame = json.loads(data) if self.initialize_fields else {}
         if frame.get("request", {}).get("subtype") == "initialize":
             frame["request"] |= self.initialize_fields
             data, self.initialize_fields = json.dumps(frame) + "\n", {}
-        await self.write_frame(data)
+        await self._channel.write(data)
 
-    async def write_frame(self, data: str) -> None:
-        try:
-            async with self._write_lock:
-                await self._stdin.send(data.encode())
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise self.died() from error
-
-    async def read_messages(self) -> AsyncGenerator[dict[str, Any], None]:
-        try:
-            while True:
-                frame = json.loads(await self._stdout.receive_until(b"\n", _LONGEST_FRAME_BYTES))
-                response = frame.get("response", {}) if frame.get("type") == "control_response" else {}
-                answer = self._waiting.get(response.get("request_id", ""))
-                if answer is None:
-                    yield frame
-                else:
-                    answer.set(response)
-        except (anyio.IncompleteRead, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
-            raise self.died() from error
-        finally:
-            for answer in self._waiting.values():
-                answer.set({"subtype": "error", "error": "the process ended"})
-
-    async def control(self, subtype: str, **fields: Any) -> dict[str, Any]:
-        """Send a control request and return its response. Raises ClaudeCodeError where it fails or takes too long."""
-        request_id, answer = f"wrapper_{uuid.uuid4().hex}", _Answer()
-        self._waiting[request_id] = answer
-        request = {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **fields}}
-        try:
-            await self.write_frame(json.dumps(request) + "\n")
-            with anyio.fail_after(_CONTROL_TIMEOUT_SECONDS):
-                response = await answer.wait()
-        except TimeoutError as error:
-            raise ClaudeCodeError(f"Claude Code didn't answer `{subtype}` in time.") from error
-        finally:
-            del self._waiting[request_id]
-        if response["subtype"] != "success":
-            raise ClaudeCodeError(f"Claude Code refused `{subtype}`: {response.get('error')}")
-        result: dict[str, Any] = response.get("response") or {}
-        return result
+    def read_messages(self) -> AsyncGenerator[dict[str, Any], None]:
+        return self._channel.frames()
 
     async def end_input(self) -> None:
-        await self._stdin.aclose()
+        await self._channel.end_input()
 
     async def close(self) -> None:
-        """End the process, by force if need be, and reap it."""
-        with anyio.CancelScope(shield=True):
-            self._signal(signal.SIGTERM)
-            with anyio.move_on_after(_EXIT_GRACE_SECONDS):
-                await self._process.wait()
-            self.kill()
-            with anyio.move_on_after(_EXIT_GRACE_SECONDS):
-                await self._process.aclose()
-            self._stderr.close()
-
-    def kill(self) -> None:
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
-
-    def died(self) -> ClaudeCodeError:
-        """The error for a process that is gone."""
-        logger.warning("Claude Code process %d ended: %s", self.pid, self.stderr_tail())
-        return ClaudeCodeError("The Claude Code process ended unexpectedly. Try again.")
-
-    def stderr_tail(self) -> str:
-        """The last words of the process, for our log."""
-        if self._stderr.closed:
-            return ""
-        size = self._stderr.seek(0, 2)
-        self._stderr.seek(max(0, size - 2000))
-        return self._stderr.read().decode(errors="replace").strip()
-
-
-class _Answer:
-    """What a control request waits for."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-        self._value: dict[str, Any] = {}
-
-    def set(self, value: dict[str, Any]) -> None:
-        if not self._event.is_set():
-            self._value = value
-            self._event.set()
-
-    async def wait(self) -> dict[str, Any]:
-        await self._event.wait()
-        return self._value
+        await self._channel.close()
 
 
 class ClaudeProcess:
@@ -190,17 +91,18 @@ class ClaudeProcess:
     task at a time uses it. Whatever goes wrong raises an `ApiError`; a process that raised is to be closed.
     """
 
-    def __init__(self, transport: _CliTransport) -> None:
+    def __init__(self, channel: CliChannel) -> None:
         """Use `launch`."""
-        self._transport = transport
-        self._client = ClaudeSDKClient(ClaudeAgentOptions(verbatim_prompts=True), transport=transport)
+        self._channel = channel
+        self._transport = _Transport(channel)
+        self._client = ClaudeSDKClient(ClaudeAgentOptions(verbatim_prompts=True), transport=self._transport)
         self._model = ""
 
     @classmethod
     async def launch(cls, profile: LaunchProfile) -> "ClaudeProcess":
         """Start a process, without waiting until it is ready. Raises ClaudeCodeError where it can't be started."""
         try:
-            return cls(_CliTransport(*await cli_launch.start(profile)))
+            return cls(CliChannel(*await cli_launch.start(profile)))
         except OSError as error:
             logger.exception("Claude Code can't be started")
             raise ClaudeCodeError("Claude Code can't be started on this server; its log says why.") from error
@@ -208,23 +110,23 @@ class ClaudeProcess:
     @property
     def pid(self) -> int:
         """The process's id."""
-        return self._transport.pid
+        return self._channel.pid
 
     @property
     def alive(self) -> bool:
         """Whether the process still runs."""
-        return self._transport.is_ready()
+        return self._channel.alive
 
     async def bind(self, binding: Binding) -> None:
         """Take on a model and a system prompt. The conversation must be empty."""
         await self._initialize(binding.system)
-        await self._transport.control("apply_flag_settings", settings={"model": binding.model})
+        await self._channel.control("apply_flag_settings", settings={"model": binding.model})
         self._model = binding.model
 
     async def inspect(self) -> Inspection:
         """Ask an unbound process for its version, its login and its models; nothing is sent to Claude."""
         info = await self._initialize(None)
-        listed = await self._transport.control("list_models")
+        listed = await self._channel.control("list_models")
         account = info.get("account", {})
         return Inspection(
             version=info.get("claude_code_version", "unknown"),
@@ -251,24 +153,24 @@ class ClaudeProcess:
             async for message in messages:
                 for event in _HANDLERS.get(type(message), _ignore)(state, message):
                     if state.continues_by_itself:
-                        self._transport.kill()
+                        self._channel.kill()
                     yield event
                     if isinstance(event, TurnEnded):
                         return
 
     async def interrupt(self) -> None:
         """Stop the turn under way: its events then end with the stop reason `interrupted`."""
-        await self._transport.control("interrupt")
+        await self._channel.control("interrupt")
 
     def kill(self) -> None:
         """End the process at once, where nobody can wait for it."""
-        self._transport.kill()
+        self._channel.kill()
 
     async def close(self) -> None:
         """End the process and reap it. Never raises, may be called twice."""
         with anyio.CancelScope(shield=True):
             await self._client.disconnect()
-            await self._transport.close()
+            await self._channel.close()
 
     async def _initialize(self, system: str | None) -> dict[str, Any]:
         self._transport.initialize_fields = {
@@ -278,7 +180,7 @@ class ClaudeProcess:
         try:
             await self._client.connect()
         except Exception as error:  # the edge of the process: the SDK raises bare Exceptions here
-            logger.warning("Claude Code process %d didn't initialise: %s", self.pid, self._transport.stderr_tail())
+            logger.warning("Claude Code process %d didn't initialise: %s", self.pid, self._channel.last_words())
             raise ClaudeCodeError(
                 "The Claude Code process could not be initialised; the server's log says why."
             ) from error
@@ -303,7 +205,7 @@ class ClaudeProcess:
                 yield message
         except (ClaudeSDKError, ValueError, anyio.DelimiterNotFound) as error:
             raise ClaudeCodeError("Claude Code said something that we don't understand.") from error
-        raise self._transport.died()
+        raise self._channel.died()
 
 
 def _user_frame(content: list[dict[str, Any]]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ better a failed request than a stream that a client takes for something else.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
 from models import CompletionUsage, finish_reason
 from turns import TextDelta, TurnEnded, TurnEvent, TurnStarted
@@ -42,13 +42,7 @@ class ChunkEncoder:
 
     def encode(self, event: TurnEvent) -> Iterator[str]:
         """Yield the chunks that `event` makes, each as JSON."""
-        match event:
-            case TurnStarted():
-                return self._started(event)
-            case TextDelta():
-                return self._text(event)
-            case TurnEnded():
-                return self._ended(event)
+        return self._encoders[type(event)](self, event)
 
     def _advance(self, step: _Step) -> None:
         if step not in _NEXT[self._step]:
@@ -80,3 +74,9 @@ class ChunkEncoder:
         if self._include_usage:
             yield self._dump([], CompletionUsage.of(event.usage))
         yield DONE
+
+    _encoders: ClassVar[Mapping[type, Callable[..., Iterator[str]]]] = {
+        TurnStarted: _started,
+        TextDelta: _text,
+        TurnEnded: _ended,
+    }

@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 
 LAYERS = (
     {"config", "errors", "turns", "demo_upstream"},
-    {"models", "cli_launch"},
+    {"cli_channel", "cli_launch", "models"},
     {"auth", "claude_process", "message_adapter", "parameter_validator", "request_body", "streaming"},
     {"model_catalog", "process_pool"},
     {"chat_service"},

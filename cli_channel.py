@@ -1,0 +1,150 @@
+"""The frames of one Claude Code process: its pipes, control requests of our own, and its end.
+
+What the frames mean is claude_process.py's business.
+"""
+
+import json
+import logging
+import signal
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import IO, Any
+
+import anyio
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from errors import ClaudeCodeError
+
+logger = logging.getLogger(__name__)
+
+_CONTROL_TIMEOUT_SECONDS = 30.0
+_EXIT_GRACE_SECONDS = 2.0
+_LONGEST_FRAME_BYTES = 64 * 2**20
+_LAST_WORDS_BYTES = 2000
+
+Frame = dict[str, Any]
+
+
+class CliChannel:
+    """Reads and writes the frames of one process, and ends it. Any task may write; one reads."""
+
+    def __init__(self, process: Process, stderr: IO[bytes]) -> None:
+        """Take over a process that was started with pipes; `stderr` is the file that it complains to."""
+        assert process.stdin is not None  # noqa: S101 - for the type checker: started with pipes
+        assert process.stdout is not None  # noqa: S101
+        self._process, self._stderr = process, stderr
+        self._stdin, self._stdout = process.stdin, BufferedByteReceiveStream(process.stdout)
+        self._write_lock = anyio.Lock()
+        self._waiting: dict[str, _Answer] = {}
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.returncode is None
+
+    async def write(self, line: str) -> None:
+        """Write one frame, as a line. Raises ClaudeCodeError where the process is gone."""
+        try:
+            async with self._write_lock:
+                await self._stdin.send(line.encode())
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise self.died() from error
+
+    async def frames(self) -> AsyncGenerator[Frame, None]:
+        """Yield each frame but the answers to `control`. Raises ClaudeCodeError where the process ends."""
+        try:
+            while True:
+                frame = json.loads(await self._stdout.receive_until(b"\n", _LONGEST_FRAME_BYTES))
+                response = frame.get("response", {}) if frame.get("type") == "control_response" else {}
+                answer = self._waiting.get(response.get("request_id", ""))
+                if answer is None:
+                    yield frame
+                else:
+                    answer.set(response)
+        except (anyio.IncompleteRead, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+            raise self.died() from error
+        finally:
+            for answer in self._waiting.values():
+                answer.set({"subtype": "error", "error": "the process ended"})
+
+    async def control(self, subtype: str, **fields: Any) -> Frame:
+        """Send a control request and return its response, which somebody has to read in `frames`.
+
+        Raises ClaudeCodeError where it fails or takes too long.
+        """
+        request_id, answer = f"wrapper_{uuid.uuid4().hex}", _Answer()
+        self._waiting[request_id] = answer
+        request = {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **fields}}
+        try:
+            await self.write(json.dumps(request) + "\n")
+            with anyio.fail_after(_CONTROL_TIMEOUT_SECONDS):
+                response = await answer.wait()
+        except TimeoutError as error:
+            raise ClaudeCodeError(f"Claude Code didn't answer `{subtype}` in time.") from error
+        finally:
+            del self._waiting[request_id]
+        if response["subtype"] != "success":
+            raise ClaudeCodeError(f"Claude Code refused `{subtype}`: {response.get('error')}")
+        result: Frame = response.get("response") or {}
+        return result
+
+    async def end_input(self) -> None:
+        """Close the process's input."""
+        await self._stdin.aclose()
+
+    async def close(self) -> None:
+        """End the process, by force if need be, and reap it. May be called twice."""
+        with anyio.CancelScope(shield=True):
+            self._signal(signal.SIGTERM)
+            with anyio.move_on_after(_EXIT_GRACE_SECONDS):
+                await self._process.wait()
+            self.kill()
+            with anyio.move_on_after(_EXIT_GRACE_SECONDS):
+                await self._process.aclose()
+            self._stderr.close()
+
+    def kill(self) -> None:
+        """End the process at once, where nobody can wait for it."""
+        self._signal(signal.SIGKILL)
+
+    def died(self) -> ClaudeCodeError:
+        """Log the last words of a process that is gone, and return the error for it."""
+        logger.warning("Claude Code process %d ended: %s", self.pid, self.last_words())
+        return ClaudeCodeError("The Claude Code process ended unexpectedly. Try again.")
+
+    def last_words(self) -> str:
+        """The end of what the process wrote to its error output, for our log."""
+        if self._stderr.closed:
+            return ""
+        size = self._stderr.seek(0, 2)
+        self._stderr.seek(max(0, size - _LAST_WORDS_BYTES))
+        return self._stderr.read().decode(errors="replace").strip()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.alive:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+class _Answer:
+    """What a control request waits for."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._value: Frame = {}
+
+    def set(self, value: Frame) -> None:
+        if not self._event.is_set():
+            self._value = value
+            self._event.set()
+
+    async def wait(self) -> Frame:
+        await self._event.wait()
+        return self._value
