@@ -35,8 +35,6 @@ _BASIC_VARIABLES = frozenset(
     }
 )
 
-_TRUE = "1"
-
 
 @dataclass(frozen=True)
 class _Method:
@@ -48,6 +46,8 @@ class _Method:
     prefixes: tuple[str, ...]
     fix: str
     bare: bool = True
+    switch: str | None = None
+    """The variable that an operator, and Claude Code, turn this method on with."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ _METHODS: Mapping[AuthMethod, _Method] = {
     "bedrock": _Method(
         is_there=lambda settings: settings.claude_code_use_bedrock,
         needs=lambda settings: [] if _has_aws_region(settings) else ["AWS_REGION"],
+        switch="CLAUDE_CODE_USE_BEDROCK",
         variables=("ANTHROPIC_BEDROCK_BASE_URL", "CLAUDE_CODE_SKIP_BEDROCK_AUTH"),
         prefixes=("AWS_",),
         fix="Set CLAUDE_CODE_USE_BEDROCK=true, AWS_REGION and AWS credentials (AWS_ACCESS_KEY_ID and "
@@ -128,6 +129,7 @@ _METHODS: Mapping[AuthMethod, _Method] = {
     ),
     "vertex": _Method(
         is_there=lambda settings: settings.claude_code_use_vertex,
+        switch="CLAUDE_CODE_USE_VERTEX",
         needs=lambda settings: _unset(settings, "ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION"),
         variables=(
             "ANTHROPIC_VERTEX_PROJECT_ID",
@@ -154,15 +156,13 @@ def _chosen_method(settings: Settings) -> AuthMethod | None:
         return settings.claude_auth_method
     if settings.claude_use_subscription:
         return "claude_cli"
-    # A provider's own switch is an operator's word, too: it wins over a login that merely lies around.
-    for method in ("bedrock", "vertex"):
-        if _METHODS[method].is_there(settings):
-            return method
-    return next((name for name, method in _METHODS.items() if method.is_there(settings)), None)
+    # A switch is an operator's word, too: it wins over a login that merely lies around.
+    by_preference = sorted(_METHODS.items(), key=lambda item: item[1].switch is None)
+    return next((name for name, method in by_preference if method.is_there(settings)), None)
 
 
 def find_login(settings: Settings) -> Login:
-    """Find the login to use: a forced one, else the first of CLI login, API key, OAuth token, Bedrock, Vertex."""
+    """Find the login to use: a forced one, else a cloud that is switched on, else the first in the order above."""
     name = _chosen_method(settings)
     if name is None:
         return Login(method=None, missing=("a Claude login",), fix=_NO_LOGIN_FIX, bare=True)
@@ -176,23 +176,19 @@ def login_environment(settings: Settings, login: Login) -> dict[str, str]:
     names = _BASIC_VARIABLES | set(method.variables if method else ())
     prefixes = ("LC_", *(method.prefixes if method else ()))
     kept = {k: v for k, v in settings.environment.items() if k in names or k.startswith(prefixes)}
-    if login.method in ("bedrock", "vertex"):
-        # The CLI wants "1"; the reference wrapper's guide writes "true".
-        kept[f"CLAUDE_CODE_USE_{login.method.upper()}"] = _TRUE
-    return kept
+    # Whatever the operator wrote for "on".
+    return {**kept, **({method.switch: "1"} if method and method.switch else {})}
 
 
-def check_key(settings: Settings, authorization: str | None) -> None:
-    """Let the caller pass whose `Authorization: Bearer …` is one of our keys, or anyone where there are none.
+def check_key(settings: Settings, given: str | None) -> None:
+    """Let a caller pass who shows one of our keys, or anyone where there are none.
 
     Raises AuthenticationError in OpenAI's words. Every key is compared, in constant time.
     """
     if not settings.keys:
         return
-    scheme, _, given = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not given.strip():
+    if not given:
         raise MissingKeyError
-    candidate = given.strip().encode()
-    matches = [hmac.compare_digest(candidate, key.encode()) for key in settings.keys]
+    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in settings.keys]
     if not any(matches):
         raise AuthenticationError("Incorrect API key provided. Use one of the keys that this server was started with.")

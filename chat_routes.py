@@ -1,7 +1,7 @@
 """POST /v1/chat/completions, whole and streamed."""
 
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import Any
 
@@ -14,14 +14,14 @@ from starlette.types import Receive, Scope, Send
 from chat_service import CompletionHead
 from errors import ApiError
 from message_adapter import to_chat_completion
-from models import ChatCompletion, ChatCompletionRequest, ErrorResponse
+from models import ChatCompletion, ErrorResponse
 from parameter_validator import check_parameters
 from request_body import parse_chat_completion, read_json_object
 from services import ServicesDependency, require_key
 from streaming import ChunkEncoder
 from turns import TurnEnded, TurnEvent, TurnStarted
 
-_PING_SECONDS = 15
+_LINE_END = "\n"
 # Nobody reads this answer: the client has left. The status is nginx's name for it.
 _CLIENT_LEFT = 499
 
@@ -30,11 +30,9 @@ router = APIRouter(dependencies=[Depends(require_key)])
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
 }
-_SCHEMA = {"schema": ChatCompletionRequest.model_json_schema()}
-_BODY = {"requestBody": {"required": True, "content": {"application/json": _SCHEMA}}}
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ERRORS, openapi_extra=_BODY)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ERRORS)
 async def create_chat_completion(request: Request, services: ServicesDependency) -> Response:
     """Answer a conversation, whole or, with `stream: true`, as server-sent events."""
     raw = await read_json_object(request.stream(), services.settings.max_request_size)
@@ -42,10 +40,8 @@ async def create_chat_completion(request: Request, services: ServicesDependency)
     body = parse_chat_completion(raw)
     headers = {"X-Claude-Ignored-Params": ", ".join(ignored)} if ignored else {}
     events = services.chat.events(body)
-    if body.stream:
-        include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        return await _streamed(events, include_usage=include_usage, headers=headers)
-    return await _unless_client_leaves(request, lambda: _whole(events, headers))
+    answer = _streamed(events, headers, include_usage=body.include_usage) if body.stream else _whole(events, headers)
+    return await _unless_client_leaves(request, answer)
 
 
 async def _whole(events: AsyncGenerator[TurnEvent, None], headers: dict[str, str]) -> Response:
@@ -53,39 +49,33 @@ async def _whole(events: AsyncGenerator[TurnEvent, None], headers: dict[str, str
     async with aclosing(events):
         seen = [event async for event in events]
     completion = to_chat_completion(head.id, head.created, seen)
-    ended = next(event for event in seen if isinstance(event, TurnEnded))
-    if ended.cost_usd is not None:
-        headers["X-Claude-Cost-USD"] = f"{ended.cost_usd:.8f}"
-    headers.update(_session_header(seen[0]))
-    return JSONResponse(completion.model_dump(), headers=headers)
+    return JSONResponse(
+        completion.model_dump(), headers={**headers, **_session_header(seen[0]), **_cost_header(seen[-1])}
+    )
 
 
 async def _streamed(
-    events: AsyncGenerator[TurnEvent, None], *, include_usage: bool, headers: dict[str, str]
+    events: AsyncGenerator[TurnEvent, None], headers: dict[str, str], *, include_usage: bool
 ) -> Response:
     """Wait for the first event, so that a failure before it keeps its status; then stream."""
-    try:
-        first = await anext(events)
-    except BaseException:
-        await events.aclose()
-        raise
+    first = await anext(events)
     head = CompletionHead()
     encoder = ChunkEncoder(head.id, head.created, include_usage=include_usage)
-    return _TurnResponse(events, _sse(encoder, first, events), {**headers, **_session_header(first)})
+    return _TurnResponse(events, _sse_data(encoder, first, events), {**headers, **_session_header(first)})
 
 
-async def _sse(
+async def _sse_data(
     encoder: ChunkEncoder, first: TurnEvent, rest: AsyncGenerator[TurnEvent, None]
-) -> AsyncGenerator[ServerSentEvent, None]:
+) -> AsyncGenerator[str, None]:
     try:
         for chunk in encoder.encode(first):
-            yield ServerSentEvent(chunk, sep="\n")
+            yield chunk
         async for event in rest:
             for chunk in encoder.encode(event):
-                yield ServerSentEvent(chunk, sep="\n")
+                yield chunk
     except ApiError as error:
         # The status line is out. An error event and no [DONE] is what tells a client that this is no answer.
-        yield ServerSentEvent(json.dumps(error.body()), sep="\n")
+        yield json.dumps(error.body())
 
 
 class _TurnResponse(EventSourceResponse):
@@ -94,16 +84,14 @@ class _TurnResponse(EventSourceResponse):
     def __init__(
         self,
         turn: AsyncGenerator[TurnEvent, None],
-        content: AsyncGenerator[ServerSentEvent, None],
+        content: AsyncGenerator[str, None],
         headers: dict[str, str],
     ) -> None:
         super().__init__(
             content,
             headers=headers,
-            media_type="text/event-stream",
-            ping=_PING_SECONDS,
-            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
-            sep="\n",
+            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep=_LINE_END),
+            sep=_LINE_END,
         )
         self._turn, self._content = turn, content
 
@@ -120,7 +108,13 @@ def _session_header(event: TurnEvent) -> dict[str, str]:
     return {"X-Claude-Session-Id": event.claude_session_id} if isinstance(event, TurnStarted) else {}
 
 
-async def _unless_client_leaves(request: Request, work: Callable[[], Awaitable[Response]]) -> Response:
+def _cost_header(event: TurnEvent) -> dict[str, str]:
+    if not isinstance(event, TurnEnded) or event.cost_usd is None:
+        return {}
+    return {"X-Claude-Cost-USD": f"{event.cost_usd:.8f}"}
+
+
+async def _unless_client_leaves(request: Request, work: Awaitable[Response]) -> Response:
     """Do the work, but stop it when the client hangs up."""
     response, failure = Response(status_code=_CLIENT_LEFT), None
     async with anyio.create_task_group() as tasks:
@@ -132,7 +126,7 @@ async def _unless_client_leaves(request: Request, work: Callable[[], Awaitable[R
 
         tasks.start_soon(watch)
         try:
-            response = await work()
+            response = await work
         except ApiError as error:  # raised below: the task group would wrap it
             failure = error
         tasks.cancel_scope.cancel()

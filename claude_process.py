@@ -1,8 +1,8 @@
 """One Claude Code process: launch, bind, seed, turn, interrupt, close. The only module that imports the SDK.
 
 The SDK's client speaks the control protocol over a transport of ours, which reaches the controls that the client
-doesn't offer. What is undocumented about the CLI's protocol is used here and nowhere else; tests/test_cli_contract.py
-holds each of these facts against the installed CLI.
+doesn't offer. What is undocumented about the CLI is used here, in cli_channel.py and in cli_launch.py, and nowhere
+else; tests/test_cli_contract.py holds each of these facts against the installed CLI.
 """
 
 import json
@@ -129,7 +129,6 @@ class ClaudeProcess:
         listed = await self._channel.control("list_models")
         account = info.get("account", {})
         return Inspection(
-            version=info.get("claude_code_version", "unknown"),
             account=Account(account.get("tokenSource"), account.get("apiKeySource"), account.get("apiProvider")),
             models=tuple(_claude_model(row) for row in listed.get("models", [])),
         )
@@ -161,10 +160,6 @@ class ClaudeProcess:
     async def interrupt(self) -> None:
         """Stop the turn under way: its events then end with the stop reason `interrupted`."""
         await self._channel.control("interrupt")
-
-    def kill(self) -> None:
-        """End the process at once, where nobody can wait for it."""
-        self._channel.kill()
 
     async def close(self) -> None:
         """End the process and reap it. Never raises, may be called twice."""
@@ -243,7 +238,7 @@ _FRAMES: Mapping[str, Callable[[list[dict[str, Any]]], dict[str, Any]]] = {
 
 def _claude_model(row: Mapping[str, Any]) -> ClaudeModel:
     alias = row["value"]
-    return ClaudeModel(alias, row.get("resolvedModel") or alias, row.get("displayName") or alias)
+    return ClaudeModel(alias, row.get("resolvedModel") or alias)
 
 
 @dataclass
@@ -347,7 +342,8 @@ def _usage(counted: Mapping[str, Any]) -> Usage:
 
 
 def _failure(state: _TurnState, result: ResultMessage) -> ApiError:
-    status, prose = result.api_error_status, (result.result or "").removeprefix("API Error: ")
+    status = result.api_error_status
+    prose = (result.result or "").removeprefix("API Error: ").removeprefix(f"{status} ")
     if result.terminal_reason in _TOO_LONG:
         return ContextLengthExceededError("This conversation is too long for its model. Shorten the messages.")
     if status is None and state.login_failed:

@@ -5,9 +5,8 @@ What the frames mean is claude_process.py's business.
 
 import json
 import logging
-import signal
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import IO, Any
 
@@ -102,7 +101,7 @@ class CliChannel:
     async def close(self) -> None:
         """End the process, by force if need be, and reap it. May be called twice."""
         with anyio.CancelScope(shield=True):
-            self._signal(signal.SIGTERM)
+            self._end_by(self._process.terminate)
             with anyio.move_on_after(_EXIT_GRACE_SECONDS):
                 await self._process.wait()
             self.kill()
@@ -112,7 +111,7 @@ class CliChannel:
 
     def kill(self) -> None:
         """End the process at once, where nobody can wait for it."""
-        self._signal(signal.SIGKILL)
+        self._end_by(self._process.kill)
 
     def died(self) -> ClaudeCodeError:
         """Log the last words of a process that is gone, and return the error for it."""
@@ -127,10 +126,10 @@ class CliChannel:
         self._stderr.seek(max(0, size - _LAST_WORDS_BYTES))
         return self._stderr.read().decode(errors="replace").strip()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _end_by(self, means: Callable[[], None]) -> None:
         if self.alive:
             with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                means()
 
 
 class _Answer:

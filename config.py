@@ -1,7 +1,7 @@
 """The only reader of the environment: one frozen `Settings`, from the process environment and `.env`.
 
 A value that makes no sense is refused at start, with the name of the variable. The table in the README and
-`.env.example` are made from these fields' descriptions, and a test keeps them in step.
+`.env.example` repeat these fields' descriptions, and a test keeps them in step.
 """
 
 import json
@@ -42,8 +42,9 @@ class ConfigurationError(Exception):
 
 
 def _process_environment() -> Mapping[str, str]:
-    from_file = {name: value for name, value in dotenv_values(ENV_FILE).items() if value}
-    return {**from_file, **os.environ}
+    # Compose files pass on variables that are set to nothing: as good as unset, as pydantic-settings has it.
+    both = {**dotenv_values(ENV_FILE), **{name: value for name, value in os.environ.items() if value}}
+    return {name: value for name, value in both.items() if value}
 
 
 class Settings(BaseSettings):
@@ -120,7 +121,7 @@ class Settings(BaseSettings):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _origins(cls, value: object) -> object:
-        # The reference wrapper's .env writes JSON; shells and compose files prefer commas.
+        # Similar servers' .env files write JSON; shells and compose files prefer commas.
         return tuple(re.findall(r"[^\s,\"'\[\]]+", value)) if isinstance(value, str) else value
 
     @property

@@ -2,7 +2,8 @@
 
     ApiError
     ├── InvalidRequestError 400
-    │   └── ContextLengthExceededError 400
+    │   ├── ContextLengthExceededError 400
+    │   └── UpstreamRefusalError 402, 409 …
     ├── AuthenticationError 401
     │   ├── MissingKeyError 401
     │   └── ClaudeLoginError 401
@@ -13,7 +14,8 @@
     ├── RequestTooLargeError 413
     ├── RateLimitError 429
     ├── UpstreamError 500, 502, 503 …
-    ├── ClaudeCodeError 502, 503
+    ├── ClaudeCodeError 502
+    │   └── ClaudeCodeUnavailableError 503
     └── TurnTimeoutError 504
 
 An error carries its status from where it is raised: nobody guesses it from its text. The envelope has all four keys,
@@ -64,7 +66,7 @@ class ApiError(Exception):
 class InvalidRequestError(ApiError):
     """The request can't be carried out as it stands."""
 
-    status = HTTPStatus.BAD_REQUEST
+    status: int = HTTPStatus.BAD_REQUEST
     type = "invalid_request_error"
 
 
@@ -161,10 +163,18 @@ class RateLimitError(ApiError):
     retryable = True
 
 
+class UpstreamRefusalError(InvalidRequestError):
+    """Claude's API refused the request for a reason that has no class of its own; `status` says which."""
+
+    def __init__(self, message: str, status: int) -> None:
+        """Keep the status that the refusal came with."""
+        super().__init__(message)
+        self.status = status
+
+
 class UpstreamError(ApiError):
     """Claude's API failed; `status` says how."""
 
-    type = "server_error"
     code = "upstream_error"
     retryable = True
 
@@ -193,7 +203,6 @@ class TurnTimeoutError(ApiError):
     """The turn took longer than MAX_TIMEOUT."""
 
     status = HTTPStatus.GATEWAY_TIMEOUT
-    type = "server_error"
     code = "timeout"
 
 
@@ -220,4 +229,6 @@ def from_upstream(status: int | None, message: str, model: str) -> ApiError:
         return ModelNotFoundError(model)
     if status in _UPSTREAM_ERRORS:
         return _UPSTREAM_ERRORS[status](message)
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return UpstreamRefusalError(message, status)
     return UpstreamError(message, HTTPStatus.SERVICE_UNAVAILABLE if status == _OVERLOADED else status)

@@ -1,13 +1,15 @@
-"""What every answer has in common: OpenAI's headers around it, and OpenAI's envelope for every error."""
+"""What all routes have in common: OpenAI's headers, OpenAI's envelope for every error, and the OpenAPI document."""
 
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,7 +53,7 @@ class CommonHeaders:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except Exception:
+        except Exception:  # the request's edge: whatever it is, the client gets an envelope
             logger.exception("%s failed", request_id)
             if begun:
                 raise  # The server closes the connection: half an answer must not look whole.
@@ -59,29 +61,46 @@ class CommonHeaders:
             await _answer(error)(scope, receive, send_with_headers)
 
 
-def handle_errors(app: FastAPI) -> None:
-    """Let every error leave the app in OpenAI's envelope."""
-    app.add_exception_handler(ApiError, _on_api_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-
-
 def _answer(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse(error.body(), error.status, {**error.headers, **(headers or {})})
 
 
-async def _on_api_error(_request: Request, error: Exception) -> JSONResponse:
-    return _answer(error if isinstance(error, ApiError) else ApiError(str(error)))
+async def _on_api_error(_request: Request, error: ApiError) -> JSONResponse:
+    return _answer(error)
 
 
-async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
     """Only the router raises these: an unknown path, or a wrong method with its `Allow`."""
-    headers = getattr(error, "headers", None)
     address = f"{request.method} {request.url.path}"
-    if getattr(error, "status_code", None) == MethodNotAllowedError.status:
-        return _answer(MethodNotAllowedError(f"Not allowed: {address}. See the Allow header, or /docs."), headers)
-    return _answer(NotFoundError(f"Unknown request URL: {address}. The API is described at /docs."), headers)
+    if error.status_code == MethodNotAllowedError.status:
+        return _answer(MethodNotAllowedError(f"Not allowed: {address}. See the Allow header, or /docs."), error.headers)
+    return _answer(NotFoundError(f"Unknown request URL: {address}. The API is described at /docs."), error.headers)
 
 
-async def _on_validation_error(_request: Request, error: Exception) -> JSONResponse:
+async def _on_validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
     return _answer(InvalidRequestError(str(error)))
+
+
+ERROR_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Any]] = {
+    ApiError: _on_api_error,
+    HTTPException: _on_http_exception,
+    RequestValidationError: _on_validation_error,
+}
+"""FastAPI's `exception_handlers`: every error leaves the app in OpenAI's envelope."""
+
+
+def describe_bodies(app: FastAPI, bodies: Mapping[str, type[BaseModel]]) -> None:
+    """Add the bodies of these POST routes, which we parse ourselves, to the OpenAPI document."""
+    derived = app.openapi
+
+    def complete() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = derived()
+            for path, model in bodies.items():
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                document["components"]["schemas"].update(schema.pop("$defs", {}))
+                content = {"application/json": {"schema": schema}}
+                document["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
+        return derived()
+
+    app.openapi = complete  # type: ignore[method-assign]  # FastAPI's documented way to extend it

@@ -12,8 +12,6 @@ from errors import ApiError
 from models import AuthStatus, ErrorResponse, Health, Model, ModelList, Version
 from services import Services, ServicesDependency, require_key
 
-_GET = ["GET", "HEAD"]
-
 open_router = APIRouter()
 router = APIRouter(dependencies=[Depends(require_key)], responses={401: {"model": ErrorResponse}})
 
@@ -33,19 +31,22 @@ _LANDING = """<!doctype html>
 _DEMO = "<strong>Demo: the answers come from a built-in stand-in, not from Claude.</strong>"
 
 
-@open_router.api_route("/", methods=_GET, response_class=HTMLResponse, include_in_schema=False)
+@open_router.head("/", include_in_schema=False)
+@open_router.get("/", response_class=HTMLResponse, include_in_schema=False)
 async def landing(services: ServicesDependency) -> HTMLResponse:
     """Say what runs here."""
     return HTMLResponse(_LANDING.format(version=VERSION, backend=_DEMO if services.backend == "demo" else ""))
 
 
-@open_router.api_route("/health", methods=_GET)
+@open_router.head("/health", include_in_schema=False)
+@open_router.get("/health")
 async def health(services: ServicesDependency) -> Health:
     """Say that the server is up; nothing is asked of Claude."""
     return Health(version=VERSION, backend=services.backend)
 
 
-@router.api_route("/version", methods=_GET)
+@router.head("/version", include_in_schema=False)
+@router.get("/version")
 async def versions(services: ServicesDependency) -> Version:
     """Name the versions that matter in a bug report."""
     return Version(
@@ -56,13 +57,15 @@ async def versions(services: ServicesDependency) -> Version:
     )
 
 
-@router.api_route("/v1/models", methods=_GET)
+@router.head("/v1/models", include_in_schema=False)
+@router.get("/v1/models")
 async def list_models(services: ServicesDependency) -> ModelList:
     """List the models of this account, their aliases and the operator's."""
     return ModelList(data=[_model(name, services) for name in await services.catalog.names()])
 
 
-@router.api_route("/v1/models/{name:path}", methods=_GET, responses={404: {"model": ErrorResponse}})
+@router.head("/v1/models/{name:path}", include_in_schema=False)
+@router.get("/v1/models/{name:path}", responses={404: {"model": ErrorResponse}})
 async def retrieve_model(name: str, services: ServicesDependency) -> Model:
     """Say whether a model of this name can be asked for."""
     await services.catalog.resolve(name)
@@ -73,7 +76,8 @@ def _model(name: str, services: Services) -> Model:
     return Model(id=name, created=services.catalog.created)
 
 
-@router.api_route("/v1/auth/status", methods=_GET)
+@router.head("/v1/auth/status", include_in_schema=False)
+@router.get("/v1/auth/status")
 async def auth_status(services: ServicesDependency) -> AuthStatus:
     """Say which login is in use, whether it is complete, what is missing and how to mend it."""
     login = services.login

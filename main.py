@@ -21,7 +21,8 @@ import chat_routes
 import info_routes
 from cli_launch import check_cli, find_cli
 from config import VERSION, ConfigurationError, Settings, load_settings
-from http_layer import CommonHeaders, handle_errors
+from http_layer import ERROR_HANDLERS, CommonHeaders, describe_bodies
+from models import ChatCompletionRequest
 from services import open_services
 
 _PORTS_TO_TRY = 100
@@ -39,21 +40,27 @@ _DEMO_BANNER = """
 
 def create_app(settings: Settings) -> FastAPI:
     """Put the application together; what it needs is started and stopped by its lifespan."""
-    # A stream that is cut at shutdown looks like a good answer to many clients: uvicorn lets it finish instead.
-    AppStatus.enable_automatic_graceful_drain = False
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        # A stream that is cut at shutdown looks like a good answer to many clients: uvicorn lets it finish instead.
+        AppStatus.enable_automatic_graceful_drain = False
         async with open_services(settings) as app.state.services:
             yield
 
     app = FastAPI(
-        title="claude-wrapper", version=VERSION, description=_DESCRIPTION, lifespan=lifespan, redirect_slashes=False
+        title="claude-wrapper",
+        version=VERSION,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        exception_handlers=ERROR_HANDLERS,
+        redirect_slashes=False,
+        redoc_url=None,
     )
+    describe_bodies(app, {"/v1/chat/completions": ChatCompletionRequest})
     app.include_router(info_routes.open_router)
     app.include_router(info_routes.router)
     app.include_router(chat_routes.router)
-    handle_errors(app)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,

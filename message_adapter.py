@@ -21,6 +21,7 @@ from models import (
     OtherPart,
     RefusalPart,
     SystemMessage,
+    TextPart,
     ToolCall,
     ToolMessage,
     UserMessage,
@@ -106,15 +107,14 @@ def _text_blocks(content: Content, index: int) -> tuple[TextBlock, ...]:
     return tuple(block for block in blocks if block.text)
 
 
-def _part_text(part: Any, index: int, number: int) -> str:
+def _part_text(part: TextPart | RefusalPart | OtherPart, index: int, number: int) -> str:
     if isinstance(part, OtherPart):
         raise InvalidRequestError(
             f"Content parts of type '{part.type}' are not supported here; send text.",
             param=f"messages.[{index}].content.[{number}].type",
             code="unsupported_content",
         )
-    text: str = part.refusal if isinstance(part, RefusalPart) else part.text
-    return text
+    return part.refusal if isinstance(part, RefusalPart) else part.text
 
 
 def _user(message: UserMessage, index: int) -> Message:

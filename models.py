@@ -118,6 +118,11 @@ class ChatCompletionRequest(_Received):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk that counts its tokens."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
 
 # Answers
 
@@ -203,6 +208,28 @@ class ChatCompletion(_Sent):
     model: str
     choices: list[Choice]
     usage: CompletionUsage
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: None = None
+
+
+class ChunkChoice(_Sent):
+    """What a chunk adds to one answer: `delta` has only the keys that are news."""
+
+    index: int = 0
+    delta: dict[str, Any]
+    logprobs: None = None
+    finish_reason: FinishReason | None = None
+
+
+class ChatCompletionChunk(_Sent):
+    """One chunk of a streamed completion. Without `stream_options.include_usage` it is sent without `usage`."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: CompletionUsage | None = None
     service_tier: Literal["default"] = "default"
     system_fingerprint: None = None
 

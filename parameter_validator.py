@@ -4,6 +4,7 @@ A parameter that changes what the client gets back is refused: an answer of anot
 tunes the answer is ignored, and the response's `X-Claude-Ignored-Params` names it. Null is the same as leaving it out.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -40,9 +41,14 @@ PARAMETERS: Mapping[str, Fate] = {
     "web_search_options": "refused",
 }
 
+# A name is repeated in a header, so it must be fit for one.
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MOST_UNKNOWN = 32
+
 
 def check_parameters(body: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the parameters that are ignored, in order. Raises InvalidRequestError for a refused one."""
+    _check_names(body)
     asked = [name for name, value in body.items() if value is not None and value not in _HARMLESS.get(name, ())]
     for name in asked:
         if PARAMETERS.get(name) == "refused":
@@ -56,3 +62,12 @@ def check_parameters(body: Mapping[str, Any]) -> tuple[str, ...]:
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
         )
     return tuple(sorted(name for name in asked if PARAMETERS.get(name, "ignored") == "ignored"))
+
+
+def _check_names(body: Mapping[str, Any]) -> None:
+    unknown = [name for name in body if name not in PARAMETERS]
+    strange = next((name for name in unknown if not _NAME.fullmatch(name)), None)
+    if strange is not None:
+        raise InvalidRequestError("A parameter has a name that can't be one.", param=strange, code="unknown_parameter")
+    if len(unknown) > _MOST_UNKNOWN:
+        raise InvalidRequestError("The request has too many parameters that are unknown.", code="unknown_parameter")

@@ -17,6 +17,8 @@ from turns import Inspection, LaunchProfile, TurnRequest
 
 logger = logging.getLogger(__name__)
 
+_CLOSING = "This server is shutting down."
+
 
 class ProcessPool:
     """Owns every Claude Code process of this server. Use `open`."""
@@ -112,9 +114,13 @@ class ProcessPool:
 
     async def _launch(self) -> ClaudeProcess:
         if not self._open:
-            raise ClaudeCodeUnavailableError("This server is shutting down.")
+            raise ClaudeCodeUnavailableError(_CLOSING)
         process = await ClaudeProcess.launch(self._profile)
         self._processes.add(process)
+        if not self._open:  # closed in the meantime
+            self._processes.remove(process)
+            await process.close()
+            raise ClaudeCodeUnavailableError(_CLOSING)
         return process
 
     async def _refill(self) -> None:

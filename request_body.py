@@ -1,16 +1,13 @@
 """From the bytes of a request to its typed body, or to a 400 that names the field at fault."""
 
-import json
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, cast
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 
 from errors import InvalidRequestError, RequestTooLargeError
 from models import ChatCompletionRequest
-
-_ROLES = "'system', 'developer', 'user', 'assistant' and 'tool'"
 
 
 async def read_json_object(stream: AsyncIterable[bytes], limit: int) -> dict[str, Any]:
@@ -28,10 +25,9 @@ async def read_json_object(stream: AsyncIterable[bytes], limit: int) -> dict[str
 
 def _json_object(raw: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(raw, parse_constant=_no_constant)
-        # Half a surrogate pair is valid JSON, but no text: nobody further on could write it.
-        json.dumps(body, ensure_ascii=False).encode() if b"\\u" in raw else None
-    except (ValueError, RecursionError) as error:
+        # Strict: half a surrogate pair or NaN is nothing that anybody further on could write.
+        body = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
         raise InvalidRequestError(
             "We could not parse the JSON body of your request. Send a JSON object, encoded as UTF-8.",
             code="invalid_json",
@@ -39,10 +35,6 @@ def _json_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequestError("The request body must be a JSON object.")
     return cast("dict[str, Any]", body)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def parse_chat_completion(body: Mapping[str, Any]) -> ChatCompletionRequest:
@@ -57,15 +49,16 @@ def parse_chat_completion(body: Mapping[str, Any]) -> ChatCompletionRequest:
 
 def _explain(row: ErrorDetails, body: Mapping[str, Any]) -> InvalidRequestError:
     param = ".".join(_path(row["loc"], body))
-    if row["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        role = row.get("ctx", {}).get("tag", "none")
+    if row["type"] == "union_tag_invalid":
+        context = row.get("ctx", {})
         return InvalidRequestError(
-            f"Invalid value: '{role}' is no role. Supported roles are {_ROLES}.",
+            f"Invalid value: '{context['tag']}'. Supported roles are: {context['expected_tags']}.",
             param=f"{param}.role",
             code="invalid_value",
         )
-    if row["type"] == "missing":
-        param = ".".join([*_path(row["loc"], body), str(row["loc"][-1])])
+    if row["type"] in ("missing", "union_tag_not_found"):
+        lacking = "role" if row["type"] == "union_tag_not_found" else str(row["loc"][-1])
+        param = ".".join(filter(None, [param, lacking]))
         return InvalidRequestError(
             f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
         )

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, cast
 
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from auth import Login, check_key, find_login, login_environment
 from chat_service import ChatService
@@ -84,6 +85,11 @@ def _services(request: Request) -> Services:
 ServicesDependency = Annotated[Services, Depends(_services)]
 
 
-def require_key(request: Request, services: ServicesDependency) -> None:
+_bearer = HTTPBearer(auto_error=False, description="One of the server's API keys, where it has any.")
+
+
+def require_key(
+    services: ServicesDependency, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> None:
     """Route dependency: only callers with a key of ours pass, where there are keys."""
-    check_key(services.settings, request.headers.get("authorization"))
+    check_key(services.settings, credentials.credentials if credentials else None)

@@ -4,22 +4,23 @@ The order is a table: role → content* → finish → usage? → [DONE]. A step
 better a failed request than a stream that a client takes for something else.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from models import CompletionUsage, finish_reason
+from models import ChatCompletionChunk, ChunkChoice, CompletionUsage, finish_reason
 from turns import TextDelta, TurnEnded, TurnEvent, TurnStarted
 
 DONE = "[DONE]"
 
-_Step = Literal["start", "role", "content", "finish"]
+_Step = Literal["start", "role", "content", "finish", "usage", "done"]
 
 _NEXT: Mapping[_Step, frozenset[_Step]] = {
     "start": frozenset({"role"}),
     "role": frozenset({"content", "finish"}),
     "content": frozenset({"content", "finish"}),
-    "finish": frozenset(),
+    "finish": frozenset({"usage", "done"}),
+    "usage": frozenset({"done"}),
+    "done": frozenset(),
 }
 
 
@@ -36,8 +37,8 @@ class ChunkEncoder:
 
     def __init__(self, completion_id: str, created: int, *, include_usage: bool) -> None:
         """Begin a stream; `include_usage` is OpenAI's `stream_options.include_usage`."""
-        self._head: dict[str, Any] = {"id": completion_id, "object": "chat.completion.chunk", "created": created}
-        self._include_usage = include_usage
+        self._id, self._created, self._model = completion_id, created, ""
+        self._without = None if include_usage else {"usage"}
         self._step: _Step = "start"
 
     def encode(self, event: TurnEvent) -> Iterator[str]:
@@ -49,30 +50,25 @@ class ChunkEncoder:
             raise StreamOrderError(f"{step} after {self._step}")
         self._step = step
 
-    def _chunk(self, delta: Mapping[str, Any], finish: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return self._dump([choice], None)
-
-    def _dump(self, choices: list[dict[str, Any]], usage: CompletionUsage | None) -> str:
-        chunk = {**self._head, "service_tier": "default", "system_fingerprint": None, "choices": choices}
-        if self._include_usage:
-            chunk["usage"] = usage and usage.model_dump()
-        return json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
+    def _chunk(self, step: _Step, *choices: ChunkChoice, usage: CompletionUsage | None = None) -> str:
+        self._advance(step)
+        chunk = ChatCompletionChunk(
+            id=self._id, created=self._created, model=self._model, choices=[*choices], usage=usage
+        )
+        return chunk.model_dump_json(exclude=self._without)
 
     def _started(self, event: TurnStarted) -> Iterator[str]:
-        self._advance("role")
-        self._head["model"] = event.model
-        yield self._chunk({"role": "assistant", "content": "", "refusal": None})
+        self._model = event.model
+        yield self._chunk("role", ChunkChoice(delta={"role": "assistant", "content": "", "refusal": None}))
 
     def _text(self, event: TextDelta) -> Iterator[str]:
-        self._advance("content")
-        yield self._chunk({"content": event.text})
+        yield self._chunk("content", ChunkChoice(delta={"content": event.text}))
 
     def _ended(self, event: TurnEnded) -> Iterator[str]:
-        self._advance("finish")
-        yield self._chunk({}, finish_reason(event.stop_reason))
-        if self._include_usage:
-            yield self._dump([], CompletionUsage.of(event.usage))
+        yield self._chunk("finish", ChunkChoice(delta={}, finish_reason=finish_reason(event.stop_reason)))
+        if not self._without:
+            yield self._chunk("usage", usage=CompletionUsage.of(event.usage))
+        self._advance("done")
         yield DONE
 
     _encoders: ClassVar[Mapping[type, Callable[..., Iterator[str]]]] = {

@@ -142,13 +142,11 @@ class ClaudeModel:
 
     alias: str
     id: str
-    display_name: str
 
 
 @dataclass(frozen=True)
 class Inspection:
     """What a Claude Code process tells of itself without a turn."""
 
-    version: str
     account: Account
     models: tuple[ClaudeModel, ...]

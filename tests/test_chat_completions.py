@@ -2,7 +2,9 @@
 
 import json
 import re
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -52,6 +54,11 @@ def system_texts(upstream: DemoUpstream) -> list[str]:
     assert billing.startswith("x-anthropic-billing-header")
     assert identity.startswith("You are a Claude agent")
     return rest
+
+
+def a_client_left(upstream: DemoUpstream) -> bool:
+    """Whether the upstream saw a connection close before its answer was complete."""
+    return any(request.disconnected for request in upstream.messages_requests())
 
 
 # Whole answers
@@ -301,15 +308,20 @@ def test_a_client_that_leaves_a_stream_stops_the_turn(server: Server) -> None:
     server.upstream.script(Reply(text=["first ", "second"], gate=gate))
     with server.client().chat.completions.create(model=MODEL, messages=HELLO, stream=True) as stream:
         next(iter(stream))
-    server.upstream.wait_for(lambda upstream: upstream.messages_requests()[0].disconnected)
+    server.upstream.wait_for(a_client_left)
 
 
-def test_a_client_that_leaves_a_whole_answer_stops_the_turn(server: Server) -> None:
-    """Hanging up while the answer is being made closes the upstream's connection."""
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_before_the_first_word_stops_the_turn(server: Server, stream: bool) -> None:
+    """Hanging up while the model hasn't begun to answer closes the upstream's connection."""
     server.upstream.script(Reply(hang=True))
-    with pytest.raises(openai.APITimeoutError):
-        server.client(timeout=1).chat.completions.create(model=MODEL, messages=HELLO)
-    server.upstream.wait_for(lambda upstream: upstream.messages_requests()[0].disconnected)
+    body = json.dumps({"model": MODEL, "messages": HELLO, "stream": stream})
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall((head + body).encode())
+        server.upstream.wait_for(lambda upstream: bool(upstream.messages_requests()))
+    server.upstream.wait_for(a_client_left)
 
 
 # Failures
@@ -404,7 +416,7 @@ def test_a_request_that_takes_too_long_is_a_504(serve: ServerFactory) -> None:
     with pytest.raises(openai.InternalServerError) as caught:
         server.client().chat.completions.create(model=MODEL, messages=HELLO)
     assert caught.value.status_code == 504
-    server.upstream.wait_for(lambda upstream: upstream.messages_requests()[0].disconnected)
+    server.upstream.wait_for(a_client_left)
 
 
 def test_without_a_login_the_401_says_how_to_log_in(serve: ServerFactory) -> None:

@@ -1,5 +1,6 @@
 """Models, health, login status, versions, the landing page, and what all answers share."""
 
+import json
 import re
 from typing import Any
 
@@ -151,3 +152,13 @@ def test_a_foreign_web_page_may_not_call(server: Server, serve: ServerFactory) -
     assert allowed(server, "http://localhost:3000") == "http://localhost:3000"
     assert allowed(server, "https://evil.example") is None
     assert allowed(serve(cors_origins=["https://good.example"]), "https://good.example") == "https://good.example"
+
+
+def test_the_openapi_document_is_whole(server: Server) -> None:
+    """Every reference in it leads somewhere, the completion's body is described, and so is the bearer key."""
+    document = httpx.get(f"{server.url}/openapi.json").json()
+    references = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)))
+    assert references <= document["components"]["schemas"].keys()
+    body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["required"] == ["model", "messages"]
+    assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"

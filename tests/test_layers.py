@@ -1,4 +1,4 @@
-"""The modules import only from lower layers, never from a neighbour: the table of CONTRIBUTING.md, held to."""
+"""The modules import only from lower layers, never from a neighbour."""
 
 import ast
 from pathlib import Path

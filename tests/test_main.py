@@ -95,7 +95,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
-        threading.Event().wait(0.02)
+        time.sleep(0.02)
 
 
 def gone(pids: set[int]) -> bool:
@@ -135,8 +135,8 @@ def test_uvicorn_main_app_works(start: Start) -> None:
     assert httpx.get(f"{url}/health").json()["backend"] == "demo"
 
 
-def test_health_answers_within_two_seconds_of_the_start(start: Start) -> None:
-    """Health waits for no login and for no Claude Code process."""
+def test_health_waits_for_nothing(start: Start) -> None:
+    """Health answers soon after the start, with no login and before any Claude Code process has answered."""
     began = time.monotonic()
     url = start("main.py", "0").url()
     assert httpx.get(f"{url}/health").status_code == 200
