@@ -83,10 +83,10 @@ def _has_cli_login(settings: Settings) -> bool:
 
 def _names_an_account(path: Path) -> bool:
     try:
-        text = path.read_text(encoding="utf-8")
+        state = path.read_bytes()
     except OSError:
         return False
-    return '"oauthAccount"' in text or '"primaryApiKey"' in text
+    return b'"oauthAccount"' in state or b'"primaryApiKey"' in state
 
 
 def _unset(settings: Settings, *names: str) -> list[str]:

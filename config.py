@@ -4,7 +4,6 @@ A value that makes no sense is refused at start, with the name of the variable. 
 `.env.example` repeat these fields' descriptions, and a test keeps them in step.
 """
 
-import json
 import logging
 import os
 import re
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator
+from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def _comma_separated(value: object) -> object:
 
 
 def _from_json(value: object) -> object:
-    return json.loads(value) if isinstance(value, str) else value
+    return from_json(value) if isinstance(value, str) else value
 
 
 NameMap = Annotated[dict[str, str], NoDecode, BeforeValidator(_from_json)]
@@ -50,7 +50,9 @@ def _process_environment() -> Mapping[str, str]:
 class Settings(BaseSettings):
     """Everything that an operator can set. Names are the variables' names in lower case."""
 
-    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, str_strip_whitespace=True
+    )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on. `0.0.0.0` in the image.")
     port: int = Field(
@@ -107,8 +109,8 @@ class Settings(BaseSettings):
         description="`true`: Google Vertex AI, with `ANTHROPIC_VERTEX_PROJECT_ID`, `CLOUD_ML_REGION` and a login.",
     )
 
-    environment: Mapping[str, str] = Field(default_factory=_process_environment, exclude=True, repr=False)
-    """The whole environment with `.env` beneath it: logins pick from it what Claude Code needs."""
+    # Private, or a variable ENVIRONMENT would set it.
+    _environment: Mapping[str, str] = PrivateAttr(default_factory=_process_environment)
 
     @field_validator("max_timeout")
     @classmethod
@@ -123,6 +125,17 @@ class Settings(BaseSettings):
     def _origins(cls, value: object) -> object:
         # Similar servers' .env files write JSON; shells and compose files prefer commas.
         return tuple(re.findall(r"[^\s,\"'\[\]]+", value)) if isinstance(value, str) else value
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The whole environment with `.env` beneath it: logins pick from it what Claude Code needs."""
+        return self._environment
+
+    def within(self, environment: Mapping[str, str]) -> "Settings":
+        """Return the same settings with another environment for logins."""
+        copy = self.model_copy()
+        copy._environment = environment  # noqa: SLF001 - a copy of our own
+        return copy
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -1,11 +1,10 @@
 """A stand-in for Anthropic's Messages API on loopback: for `--demo`, for the tests and for the benchmark.
 
 It says what it is, whatever it is asked. Tests script it (`Reply`: errors, delays, cuts) and read what it received
-(`requests`), to compare what a model would have seen with what a client sent. It imports nothing of the project.
+(`requests`), to compare what a model would have seen with what a client sent. It imports nothing of the server.
 """
 
 import asyncio
-import copy
 import json
 import re
 import sys
@@ -21,6 +20,8 @@ from typing import Any
 
 import anyio
 import uvicorn
+
+from schema_instance import instance
 
 Json = dict[str, Any]
 _Receive = Callable[[], Any]
@@ -190,89 +191,6 @@ def _introduction(body: Json) -> str:
     )
 
 
-_DEEPEST = 12  # A schema that contains itself has to end somewhere.
-
-
-def instance(schema: Any, root: Any = None, depth: int = 0) -> Any:
-    """Make a value that is valid for a JSON schema (the parts of it that tools use). Integers are 3."""
-    if not isinstance(schema, dict) or depth > _DEEPEST:
-        return "string" if depth else {}
-    root = schema if root is None else root
-    for keyword, make in _BY_KEYWORD.items():
-        if keyword in schema:
-            return make(schema, root, depth + 1)
-    return _BY_TYPE[_type_of(schema, depth)](schema, root, depth + 1)
-
-
-def _type_of(schema: Json, depth: int) -> str:
-    kind = schema.get("type") or ("object" if depth == 0 or "properties" in schema else "string")
-    return str(kind[0] if isinstance(kind, list) else kind)
-
-
-def _referenced(reference: str, root: Any) -> Any:
-    for step in reference.removeprefix("#").split("/")[1:]:
-        root = root[step.replace("~1", "/").replace("~0", "~")]
-    return root
-
-
-def _all_of(schema: Json, root: Any, depth: int) -> Any:
-    parts: list[Json] = [_referenced(part["$ref"], root) if "$ref" in part else part for part in schema["allOf"]]
-    parts.append({key: value for key, value in schema.items() if key != "allOf"})
-    merged: Json = {key: value for part in parts for key, value in part.items()}
-    if any("properties" in part for part in parts):
-        merged["properties"] = {name: each for part in parts for name, each in part.get("properties", {}).items()}
-    merged["required"] = [name for part in parts for name in part.get("required", ())]
-    return instance(merged, root, depth)
-
-
-def _object(schema: Json, root: Any, depth: int) -> Json:
-    properties = schema.get("properties", {})
-    needed: list[str] = schema.get("required", [*properties])
-    return {name: instance(properties.get(name, {}), root, depth) for name in needed}
-
-
-def _array(schema: Json, root: Any, depth: int) -> list[Any]:
-    return [instance(schema.get("items", {}), root, depth)] * max(1, schema.get("minItems", 1))
-
-
-def _integer(schema: Json, _root: Any, _depth: int) -> int:
-    return int(min(max(3, schema.get("minimum", 3)), schema.get("maximum", 4)))
-
-
-_FORMATS = {
-    "date": "2026-01-31",
-    "date-time": "2026-01-31T12:00:00Z",
-    "email": "a@b.example",
-    "uuid": str(uuid.UUID(int=3)),
-}
-
-
-def _string(schema: Json, _root: Any, _depth: int) -> str:
-    text = _FORMATS.get(schema.get("format", ""), "string").ljust(schema.get("minLength", 0), "x")
-    return text[: schema.get("maxLength", len(text))]
-
-
-_Make = Callable[[Json, Any, int], Any]
-_BY_KEYWORD: Mapping[str, _Make] = {
-    "const": lambda schema, _root, _depth: schema["const"],
-    "default": lambda schema, _root, _depth: copy.deepcopy(schema["default"]),
-    "enum": lambda schema, _root, _depth: schema["enum"][0],
-    "$ref": lambda schema, root, depth: instance(_referenced(schema["$ref"], root), root, depth),
-    "anyOf": lambda schema, root, depth: instance(schema["anyOf"][0], root, depth),
-    "oneOf": lambda schema, root, depth: instance(schema["oneOf"][0], root, depth),
-    "allOf": _all_of,
-}
-_BY_TYPE: Mapping[str, _Make] = {
-    "object": _object,
-    "array": _array,
-    "string": _string,
-    "integer": _integer,
-    "number": lambda _schema, _root, _depth: 3.5,
-    "boolean": lambda _schema, _root, _depth: True,
-    "null": lambda _schema, _root, _depth: None,
-}
-
-
 def _deltas(text: str | Sequence[str] | None) -> list[str]:
     return re.findall(r"\s*\S+\s*", text) or ([text] if text else []) if isinstance(text, str) else list(text or ())
 
@@ -280,10 +198,10 @@ def _deltas(text: str | Sequence[str] | None) -> list[str]:
 def _limited(body: Json, reply: Reply) -> Reply:
     """Stop where the request's stop sequences or its `max_tokens` (here: deltas) say so; scripts say it themselves."""
     deltas = _deltas(reply.text)
-    for stop in body.get("stop_sequences") or []:
-        before, found, _ = "".join(deltas).partition(stop)
-        if found:
-            return Reply(text=before, stop_reason="stop_sequence", stop_sequence=stop)
+    text = "".join(deltas)
+    found = {text.index(stop): stop for stop in body.get("stop_sequences") or [] if stop and stop in text}
+    if found:
+        return Reply(text=text[: min(found)], stop_reason="stop_sequence", stop_sequence=found[min(found)])
     if len(deltas) > body.get("max_tokens", len(deltas)):
         return Reply(text=deltas[: body["max_tokens"]], stop_reason="max_tokens")
     return reply

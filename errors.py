@@ -170,6 +170,7 @@ class UpstreamRefusalError(InvalidRequestError):
         """Keep the status that the refusal came with."""
         super().__init__(message)
         self.status = status
+        self.retryable = status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
 
 
 class UpstreamError(ApiError):
@@ -223,7 +224,7 @@ def from_upstream(status: int | None, message: str, model: str) -> ApiError:
 
     `status` is the HTTP status of Claude's API, None where the connection failed before there was one (then 502).
     """
-    if status is None:
+    if status is None or status < HTTPStatus.BAD_REQUEST:
         return UpstreamError(message, HTTPStatus.BAD_GATEWAY)
     if status == HTTPStatus.NOT_FOUND:
         return ModelNotFoundError(model)

@@ -5,9 +5,10 @@ so made: system messages are joined in front, neighbours of one role are one mes
 is left out (the API has none, and the CLI would write words of its own in its place).
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+from pydantic_core import from_json
 
 from errors import InvalidRequestError
 from models import (
@@ -29,7 +30,6 @@ from models import (
 )
 from turns import (
     Binding,
-    ContentBlock,
     Message,
     TextBlock,
     TextDelta,
@@ -122,14 +122,14 @@ def _user(message: UserMessage, index: int) -> Message:
 
 
 def _assistant(message: AssistantMessage, index: int) -> Message:
-    blocks: tuple[ContentBlock, ...] = _text_blocks(message.content or message.refusal or "", index)
+    said = (*_text_blocks(message.content or "", index), *_text_blocks(message.refusal or "", index))
     calls = (_tool_use(call, index, number) for number, call in enumerate(message.tool_calls or ()))
-    return Message("assistant", (*blocks, *calls))
+    return Message("assistant", (*said, *calls))
 
 
 def _tool_use(call: ToolCall, index: int, number: int) -> ToolUseBlock:
     try:
-        arguments = json.loads(call.function.arguments or "{}")
+        arguments = from_json(call.function.arguments or "{}", allow_inf_nan=False)
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
@@ -151,33 +151,37 @@ _CONVERTERS: Mapping[type, Callable[[Any, int], Message]] = {
 
 def _check_tool_order(messages: Sequence[ChatMessage]) -> None:
     """OpenAI's rule, and Claude's: the answers to all calls follow right after the message that made them."""
-    open_calls: dict[str, None] = {}
+    open_calls: set[str] = set()
     for index, message in enumerate(messages):
         if isinstance(message, ToolMessage):
             _close_call(open_calls, message, index)
         else:
             _refuse_open_calls(open_calls, index)
-            open_calls = _calls_of(message)
-    _refuse_open_calls(open_calls, len(messages))
+            open_calls = _calls_of(message, index)
+    _refuse_open_calls(open_calls, len(messages) - 1)
 
 
-def _calls_of(message: ChatMessage) -> dict[str, None]:
-    return dict.fromkeys(call.id for call in message.tool_calls or ()) if isinstance(message, AssistantMessage) else {}
+def _calls_of(message: ChatMessage, index: int) -> set[str]:
+    ids = [call.id for call in message.tool_calls or ()] if isinstance(message, AssistantMessage) else []
+    if len(set(ids)) < len(ids):
+        raise InvalidRequestError("Two calls of a message have the same id.", param=f"messages.[{index}].tool_calls")
+    return set(ids)
 
 
-def _close_call(open_calls: dict[str, None], message: ToolMessage, index: int) -> None:
+def _close_call(open_calls: set[str], message: ToolMessage, index: int) -> None:
     if message.tool_call_id not in open_calls:
         raise InvalidRequestError(
             "messages with role 'tool' must be a response to a preceding message with 'tool_calls'.",
             param=f"messages.[{index}].role",
         )
-    del open_calls[message.tool_call_id]
+    open_calls.remove(message.tool_call_id)
 
 
-def _refuse_open_calls(open_calls: Mapping[str, None], index: int) -> None:
+def _refuse_open_calls(open_calls: set[str], index: int) -> None:
     if open_calls:
+        unanswered = ", ".join(sorted(open_calls))
         raise InvalidRequestError(
             "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
-            f"'tool_call_id'. The following tool_call_ids did not have response messages: {', '.join(open_calls)}",
+            f"'tool_call_id'. The following tool_call_ids did not have response messages: {unanswered}",
             param=f"messages.[{index}].role",
         )

@@ -113,7 +113,7 @@ class StreamOptions(_Received):
 class ChatCompletionRequest(_Received):
     """The body of POST /v1/chat/completions, as far as it is understood; parameter_validator sees to the rest."""
 
-    model: str = Field(min_length=1)
+    model: str = Field(min_length=1, max_length=256)
     messages: list[ChatMessage] = Field(min_length=1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None

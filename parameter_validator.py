@@ -49,7 +49,7 @@ _MOST_UNKNOWN = 32
 def check_parameters(body: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the parameters that are ignored, in order. Raises InvalidRequestError for a refused one."""
     _check_names(body)
-    asked = [name for name, value in body.items() if value is not None and value not in _HARMLESS.get(name, ())]
+    asked = [name for name, value in body.items() if value is not None and not _is_harmless(name, value)]
     for name in asked:
         if PARAMETERS.get(name) == "refused":
             raise InvalidRequestError(
@@ -64,10 +64,17 @@ def check_parameters(body: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(sorted(name for name in asked if PARAMETERS.get(name, "ignored") == "ignored"))
 
 
+def _is_harmless(name: str, value: object) -> bool:
+    # Of the same type: Python takes True for 1, JSON doesn't.
+    return any(type(value) is type(harmless) and value == harmless for harmless in _HARMLESS.get(name, ()))
+
+
 def _check_names(body: Mapping[str, Any]) -> None:
     unknown = [name for name in body if name not in PARAMETERS]
     strange = next((name for name in unknown if not _NAME.fullmatch(name)), None)
     if strange is not None:
-        raise InvalidRequestError("A parameter has a name that can't be one.", param=strange, code="unknown_parameter")
+        raise InvalidRequestError(
+            "A parameter has a name that can't be one.", param=strange[:64], code="unknown_parameter"
+        )
     if len(unknown) > _MOST_UNKNOWN:
         raise InvalidRequestError("The request has too many parameters that are unknown.", code="unknown_parameter")

@@ -1,6 +1,6 @@
 """From the bytes of a request to its typed body, or to a 400 that names the field at fault."""
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Mapping, Sequence
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -8,6 +8,11 @@ from pydantic_core import ErrorDetails, from_json
 
 from errors import InvalidRequestError, RequestTooLargeError
 from models import ChatCompletionRequest
+
+# Locations in messages: ("messages", 0, role, field, …), and for content (…, "content", type, 0, part's type, …).
+_FIELD_OF_MESSAGE = 4
+_BRANCHES: Mapping[tuple[int | str, ...], frozenset[int]] = {(): frozenset({2}), ("content",): frozenset({2, 4, 6})}
+_LONGEST_QUOTE = 64
 
 
 async def read_json_object(stream: AsyncIterable[bytes], limit: int) -> dict[str, Any]:
@@ -42,23 +47,26 @@ def parse_chat_completion(body: Mapping[str, Any]) -> ChatCompletionRequest:
     try:
         return ChatCompletionRequest.model_validate(body)
     except ValidationError as error:
-        # A union reports a fault once a branch: the branch that came farthest is the one that was meant.
-        worst = max(error.errors(include_url=False), key=lambda row: len(list(_path(row["loc"], body))))
-        raise _explain(worst, body) from error
+        raise _explain(_first_fault(error.errors(include_url=False, include_input=False))) from error
 
 
-def _explain(row: ErrorDetails, body: Mapping[str, Any]) -> InvalidRequestError:
-    param = ".".join(_path(row["loc"], body))
+def _first_fault(rows: Sequence[ErrorDetails]) -> ErrorDetails:
+    """A union reports a fault once a branch: the branch that came farthest is the one that was meant."""
+    first = rows[0]["loc"][:_FIELD_OF_MESSAGE]
+    return max((row for row in rows if row["loc"][:_FIELD_OF_MESSAGE] == first), key=lambda row: len(row["loc"]))
+
+
+def _explain(row: ErrorDetails) -> InvalidRequestError:
+    param = _param(row["loc"])
     if row["type"] == "union_tag_invalid":
         context = row.get("ctx", {})
         return InvalidRequestError(
-            f"Invalid value: '{context['tag']}'. Supported roles are: {context['expected_tags']}.",
+            f"Invalid value: '{context['tag'][:_LONGEST_QUOTE]}'. Supported roles are: {context['expected_tags']}.",
             param=f"{param}.role",
             code="invalid_value",
         )
     if row["type"] in ("missing", "union_tag_not_found"):
-        lacking = "role" if row["type"] == "union_tag_not_found" else str(row["loc"][-1])
-        param = ".".join(filter(None, [param, lacking]))
+        param = f"{param}.role" if row["type"] == "union_tag_not_found" else param
         return InvalidRequestError(
             f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
         )
@@ -67,13 +75,8 @@ def _explain(row: ErrorDetails, body: Mapping[str, Any]) -> InvalidRequestError:
     return InvalidRequestError(f"Invalid value for '{param}': {row['msg']}.", param=param, code="invalid_type")
 
 
-def _path(location: Iterable[str | int], body: object) -> Iterable[str]:
-    """The steps of a pydantic location that exist in the body: names of union branches don't."""
-    value = body
-    for step in location:
-        if isinstance(value, Mapping) and step in value:
-            value = value[step]
-            yield str(step)
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            value = value[step]
-            yield f"[{step}]"
+def _param(location: tuple[int | str, ...]) -> str:
+    """Write a pydantic location as OpenAI does, less the names of the union branches that pydantic went through."""
+    branches = _BRANCHES.get(location[_FIELD_OF_MESSAGE - 1 : _FIELD_OF_MESSAGE], _BRANCHES[()])
+    steps = [step for place, step in enumerate(location) if location[0] != "messages" or place not in branches]
+    return ".".join(f"[{step}]" if isinstance(step, int) else step for step in steps)

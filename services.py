@@ -74,8 +74,7 @@ def _launch_profile(settings: Settings, login: Login, cli_path: Path, directory:
 def _demo_settings(settings: Settings, url: str) -> Settings:
     login = {"ANTHROPIC_API_KEY": _DEMO_KEY, "ANTHROPIC_BASE_URL": url}
     basic = {name: value for name, value in settings.environment.items() if not name.upper().endswith("_PROXY")}
-    update = {"environment": {**basic, **login}, "claude_auth_method": "anthropic"}
-    return settings.model_copy(update=update)
+    return settings.model_copy(update={"claude_auth_method": "anthropic"}).within({**basic, **login})
 
 
 def _services(request: Request) -> Services:

@@ -1,0 +1,166 @@
+"""From OpenAI's messages to Claude's and back: what stays, what is joined, what is refused."""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from errors import InvalidRequestError
+from message_adapter import to_chat_completion, to_turn_request
+from models import ChatMessage
+from turns import (
+    Message,
+    TextBlock,
+    TextDelta,
+    ToolResultBlock,
+    ToolUseBlock,
+    TurnEnded,
+    TurnEvent,
+    TurnRequest,
+    TurnStarted,
+    Usage,
+)
+
+Json = dict[str, Any]
+MESSAGES: TypeAdapter[list[ChatMessage]] = TypeAdapter(list[ChatMessage])
+HELLO = {"role": "user", "content": "Hello"}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
+
+texts = st.text(max_size=20)
+contents = texts | st.lists(texts.map(lambda text: {"type": "text", "text": text}), max_size=3)
+messages = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": contents})
+
+
+def convert(*conversation: Json) -> TurnRequest:
+    """Convert messages as a client writes them."""
+    return to_turn_request("sonnet", MESSAGES.validate_python(conversation))
+
+
+def call(identifier: str, arguments: str = "{}") -> Json:
+    """A tool call of the assistant's."""
+    return {"id": identifier, "type": "function", "function": {"name": "look_up", "arguments": arguments}}
+
+
+def calls(*identifiers: str) -> Json:
+    """An assistant's message that makes these calls."""
+    return {"role": "assistant", "content": None, "tool_calls": [call(each) for each in identifiers]}
+
+
+def answer(identifier: str) -> Json:
+    """A tool's message."""
+    return {"role": "tool", "tool_call_id": identifier, "content": f"answer {identifier}"}
+
+
+def pieces(message: Json) -> list[str]:
+    """The texts of a message, without empty ones."""
+    content = message["content"]
+    parts = [content] if isinstance(content, str) else [part["text"] for part in content]
+    return [part for part in parts if part]
+
+
+def flat(converted: Sequence[Message]) -> list[tuple[str, str]]:
+    """Role and text of every text block, in order."""
+    blocks = [(message.role, block) for message in converted for block in message.content]
+    return [(role, block.text) for role, block in blocks if isinstance(block, TextBlock)]
+
+
+@given(st.lists(messages, max_size=8))
+def test_any_conversation_survives(conversation: list[Json]) -> None:
+    """Every text that isn't empty arrives once, in order and in its role, in messages that alternate."""
+    request = convert(*conversation, HELLO)
+    sent = [*request.history, request.prompt]
+    said = [message for message in [*conversation, HELLO] if message["role"] != "system"]
+    assert flat(sent) == [(message["role"], piece) for message in said for piece in pieces(message)]
+    roles = [message.role for message in sent]
+    assert roles == [role for role, _ in groupby(roles)]
+    assert roles[-1] == "user"
+    assert all(message.content for message in sent)
+
+
+@given(st.lists(messages, max_size=8))
+def test_system_messages_are_joined(conversation: list[Json]) -> None:
+    """The system prompt is all system messages, a blank line apart, without the empty ones; none at all is None."""
+    system = ["".join(pieces(message)) for message in conversation if message["role"] == "system"]
+    assert convert(*conversation, HELLO).binding.system == ("\n\n".join(filter(None, system)) or None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": None, "refusal": "No."},
+        {"content": "", "refusal": "No."},
+        {"content": [{"type": "refusal", "refusal": "No."}]},
+    ],
+)
+def test_a_refusal_is_what_the_assistant_said(said: Json) -> None:
+    """Each of OpenAI's forms of a refusal is the assistant's text."""
+    assert convert({"role": "assistant", **said}, HELLO).history == (Message("assistant", (TextBlock("No."),)),)
+
+
+def test_calls_and_results_keep_their_order() -> None:
+    """Text comes before its calls, results in the order in which they came, then what the user adds."""
+    request = convert(HELLO, {**calls("a", "b"), "content": "Let me see."}, answer("b"), answer("a"), HELLO)
+    look_ups = (ToolUseBlock("a", "look_up", {}), ToolUseBlock("b", "look_up", {}))
+    assert request.history[-1] == Message("assistant", (TextBlock("Let me see."), *look_ups))
+    results = [ToolResultBlock(each, (TextBlock(f"answer {each}"),)) for each in ("b", "a")]
+    assert request.prompt == Message("user", (*results, TextBlock("Hello")))
+
+
+@pytest.mark.parametrize(("arguments", "parsed"), [('{"a": [1]}', {"a": [1]}), ("", {}), ("{}", {})])
+def test_arguments_are_parsed(arguments: str, parsed: Json) -> None:
+    """A call's arguments become an object; none at all are an empty one."""
+    made = {"role": "assistant", "content": None, "tool_calls": [call("a", arguments)]}
+    assert convert(made, answer("a")).history == (Message("assistant", (ToolUseBlock("a", "look_up", parsed),)),)
+
+
+@pytest.mark.parametrize(
+    ("conversation", "param"),
+    [
+        ([{"role": "assistant", "content": "Hi"}], "messages.[0]"),
+        ([HELLO, {"role": "assistant", "content": "Hi"}], "messages.[1]"),
+        ([{"role": "user", "content": ""}], "messages.[0]"),
+        ([{"role": "system", "content": "Be terse."}], "messages.[0]"),
+        ([HELLO, {"role": "user", "content": [{"type": "text", "text": ""}, IMAGE]}], "messages.[1].content.[1].type"),
+        ([{"role": "system", "content": [IMAGE]}, HELLO], "messages.[0].content.[0].type"),
+        ([HELLO, answer("a")], "messages.[1].role"),
+        ([calls("a"), answer("b")], "messages.[1].role"),
+        ([calls("a"), answer("a"), answer("a")], "messages.[2].role"),
+        ([calls("a", "b"), answer("a"), HELLO], "messages.[2].role"),
+        ([calls("a"), HELLO, answer("a")], "messages.[1].role"),
+        *(
+            ([{**calls(), "tool_calls": [call("a"), call("b", text)]}, answer("a"), answer("b")],
+             "messages.[0].tool_calls.[1].function.arguments")
+            for text in ("[]", "{", "null", "Paris", '{"a": NaN}', '{"a": "\\ud800"}', '{"a":' + "[" * 100_000)
+        ),
+        ([calls("a", "a"), answer("a")], "messages.[0].tool_calls"),
+        ([HELLO, calls("a")], "messages.[1].role"),
+    ],
+)  # fmt: skip
+def test_a_conversation_that_claude_cant_be_asked_with_is_refused(conversation: list[Json], param: str) -> None:
+    """No prompt at the end, parts that aren't text, calls and results that don't pair: each names its place."""
+    with pytest.raises(InvalidRequestError) as caught:
+        convert(*conversation)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("rest", [[HELLO], []])
+def test_calls_without_answers_are_named(rest: list[Json]) -> None:
+    """The error lists the calls that are still open, also where nothing comes after them."""
+    with pytest.raises(InvalidRequestError, match=r"response messages: b, c$"):
+        convert(calls("a", "b", "c"), answer("a"), *rest)
+
+
+@given(st.lists(texts))
+def test_a_completion_is_its_deltas_joined(deltas: list[str]) -> None:
+    """The whole answer's text is the stream's, also where there is none, under the model that answered."""
+    ended = TurnEnded("max_tokens", Usage(1, 2, 3, 4, 5), None)
+    events: list[TurnEvent] = [TurnStarted("claude-x", "s"), *map(TextDelta, deltas), ended]
+    completion = to_chat_completion("chatcmpl-1", 7, events)
+    choice = completion.choices[0]
+    assert (completion.id, completion.created, completion.model) == ("chatcmpl-1", 7, "claude-x")
+    assert (choice.message.content, choice.finish_reason) == ("".join(deltas), "length")
+    assert (completion.usage.prompt_tokens, completion.usage.total_tokens) == (1 + 3 + 4, 1 + 3 + 4 + 2)

@@ -1,0 +1,152 @@
+"""The fate of every parameter: honoured, named as ignored, or refused."""
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import completion_create_params
+
+from errors import InvalidRequestError
+from models import ChatCompletionRequest
+from parameter_validator import PARAMETERS, Fate, check_parameters
+
+REFUSED = {
+    "audio": {"voice": "alloy", "format": "wav"},
+    "function_call": {"name": "look_up"},
+    "functions": [{"name": "look_up"}],
+    "logprobs": True,
+    "modalities": ["text", "audio"],
+    "n": 2,
+    "prediction": {"type": "content", "content": "x"},
+    "response_format": {"type": "json_object"},
+    "tool_choice": "required",
+    "tools": [{"type": "function", "function": {"name": "look_up"}}],
+    "top_logprobs": 0,
+    "web_search_options": {},
+}
+HARMLESS: list[tuple[str, Any]] = [
+    ("n", 1),
+    ("response_format", {"type": "text"}),
+    ("modalities", ["text"]),
+    ("logprobs", False),
+    ("tool_choice", "none"),
+    ("tool_choice", "auto"),
+    ("function_call", "none"),
+]
+# The API's own parameters, as the published client knows them.
+OPENAIS = sorted(completion_create_params.CompletionCreateParamsBase.__annotations__)
+
+
+def test_every_fate_that_is_given_has_its_cases() -> None:
+    """The cases here are all the refusals there are, and what is honoured is what the request's shape reads."""
+    assert set(PARAMETERS.values()) <= set(get_args(Fate))
+    assert {name for name, fate in PARAMETERS.items() if fate == "refused"} == set(REFUSED)
+    assert {name for name, fate in PARAMETERS.items() if fate == "honoured"} <= set(ChatCompletionRequest.model_fields)
+    assert {name for name, fate in PARAMETERS.items() if fate == "honoured"} <= {*OPENAIS, "stream"}
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED.items())
+def test_what_would_change_the_answers_shape_is_refused(name: str, value: Any) -> None:
+    """Each such parameter is a 400 that names it, in its message as well."""
+    with pytest.raises(InvalidRequestError, match=f"'{name}'") as caught:
+        check_parameters({"model": "sonnet", name: value})
+    assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
+
+
+@pytest.mark.parametrize(("name", "value"), HARMLESS)
+def test_a_value_that_asks_for_nothing_is_let_through(name: str, value: Any) -> None:
+    """What clients send as a matter of form is neither refused nor reported."""
+    assert check_parameters({name: value}) == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_completion_tokens",
+        "max_tokens",
+        "metadata",
+        "parallel_tool_calls",
+        "reasoning_effort",
+        "seed",
+        "stop",
+        "user",
+    ],
+)
+def test_what_merely_tunes_the_answer_is_reported(name: str) -> None:
+    """Each such parameter of OpenAI's is known to be ignored, and says so."""
+    assert name in OPENAIS
+    assert check_parameters({"model": "sonnet", name: 1}) == (name,)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n", True), ("n", 1.0), ("logprobs", 0)])
+def test_a_value_of_another_type_asks_for_something(name: str, value: object) -> None:
+    """What Python takes for equal isn't harmless: JSON's true is no 1."""
+    with pytest.raises(InvalidRequestError):
+        check_parameters({name: value})
+
+
+def test_ignored_parameters_are_in_order() -> None:
+    """The report doesn't depend on the order in which a client writes its body; parameters of nobody's are in it."""
+    body = {"top_p": 1, "model": "sonnet", "frequency_penalty": 0, "enable_thinking": False}
+    assert check_parameters(body) == ("enable_thinking", "frequency_penalty", "top_p")
+
+
+@pytest.mark.parametrize("name", [*OPENAIS, "enable_thinking"])
+def test_null_is_like_nothing(name: str) -> None:
+    """A null is neither refused nor reported, whatever it stands for."""
+    assert check_parameters({name: None}) == ()
+
+
+@pytest.mark.parametrize("rest", [{}, {"stream": False}, {"stream": None}])
+def test_stream_options_without_a_stream_are_refused(rest: dict[str, Any]) -> None:
+    """Options for a stream that nobody asked for are a mistake, as at OpenAI."""
+    with pytest.raises(InvalidRequestError) as caught:
+        check_parameters({"stream_options": {"include_usage": True}, **rest})
+    assert caught.value.param == "stream_options"
+
+
+def test_stream_options_of_a_stream_are_honoured() -> None:
+    """With a stream its options pass, and nothing is reported."""
+    assert check_parameters({"stream": True, "stream_options": {"include_usage": True}}) == ()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a\r\nSet-Cookie: b", "temperatur\u00e9", "x" * 65])
+def test_a_name_that_no_header_can_repeat_is_refused(name: str) -> None:
+    """Ignored parameters are named in a header: what isn't fit for one doesn't get there, not even as a null."""
+    with pytest.raises(InvalidRequestError) as caught:
+        check_parameters({"model": "sonnet", name: None})
+    assert (caught.value.param, caught.value.code) == (name[:64], "unknown_parameter")
+
+
+@pytest.mark.parametrize(("count", "fits"), [(32, True), (33, False)])
+def test_unknown_parameters_are_few(count: int, fits: bool) -> None:
+    """The header has room for 32 of them; one more is refused."""
+    body = {f"p{number:02}": 1 for number in range(count)}
+    if fits:
+        assert check_parameters(body) == tuple(body)
+    else:
+        with pytest.raises(InvalidRequestError, match="too many"):
+            check_parameters(body)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(OPENAIS) | st.from_regex(r"[a-z_]{1,8}", fullmatch=True), json_values, max_size=6)
+)
+def test_no_parameter_is_quietly_dropped(body: dict[str, Any]) -> None:
+    """Whatever the values: a parameter without effect is null, harmless or reported, or the request is refused."""
+    try:
+        ignored = check_parameters(body)
+    except InvalidRequestError as refusal:
+        error = refusal
+    else:
+        assert {*body} - {*ignored} == {name for name in body if body[name] is None or name in PARAMETERS}
+        return
+    assert error.param in body

@@ -1,0 +1,118 @@
+"""A turn's events as chunks: their order, their form, and what include_usage changes."""
+
+import json
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import CompletionUsage
+from streaming import DONE, ChunkEncoder, StreamOrderError
+from turns import TextDelta, TurnEnded, TurnEvent, TurnStarted, Usage
+
+STARTED = TurnStarted("claude-x", "session")
+DELTA = TextDelta("Hi")
+ENDED = TurnEnded("end_turn", Usage(7, 5, 3, 2, 1), 0.25)
+HEAD = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion.chunk",
+    "created": 7,
+    "model": "claude-x",
+    "service_tier": "default",
+    "system_fingerprint": None,
+}
+
+
+def encode(*events: TurnEvent, include_usage: bool = False) -> list[str]:
+    """All data of the stream that these events make."""
+    encoder = ChunkEncoder("chatcmpl-1", 7, include_usage=include_usage)
+    return [data for event in events for data in encoder.encode(event)]
+
+
+def chunks(*events: TurnEvent, include_usage: bool = False) -> list[dict[str, Any]]:
+    """The stream's chunks, parsed, less [DONE] where it has come to that."""
+    return [json.loads(data) for data in encode(*events, include_usage=include_usage) if data != DONE]
+
+
+def choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    """The one choice of a chunk."""
+    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+
+
+def is_legal(events: tuple[TurnEvent, ...]) -> bool:
+    """The order said in another way: one start, first, and one end, last."""
+    kinds = [event.type for event in events]
+    return "turn_started" not in kinds[1:] and kinds[:1] == ["turn_started"] and "turn_ended" not in kinds[:-1]
+
+
+@pytest.mark.parametrize("events", [each for n in (1, 2, 3, 4) for each in product((STARTED, DELTA, ENDED), repeat=n)])
+def test_only_the_one_order_streams(events: tuple[TurnEvent, ...]) -> None:
+    """Of all series of up to four events those in order are encoded, and every other raises."""
+    if is_legal(events):
+        assert len(encode(*events)) == len(events) + (events[-1] is ENDED)
+    else:
+        with pytest.raises(StreamOrderError):
+            encode(*events)
+
+
+def test_the_steps_of_an_order_error_are_named() -> None:
+    """The error says what came after what."""
+    with pytest.raises(StreamOrderError, match=r"^content after \w+$"):
+        encode(STARTED, ENDED, DELTA)
+
+
+def test_chunks_have_openais_form() -> None:
+    """Role, content and finish are a chunk each, under one head, without usage, and [DONE] is last."""
+    assert chunks(STARTED, DELTA, ENDED) == [
+        {**HEAD, "choices": [choice({"role": "assistant", "content": "", "refusal": None})]},
+        {**HEAD, "choices": [choice({"content": "Hi"})]},
+        {**HEAD, "choices": [choice({}, "stop")]},
+    ]
+    assert encode(STARTED, DELTA, ENDED)[-1] == DONE
+
+
+def test_usage_is_null_until_the_chunk_after_the_finish() -> None:
+    """With include_usage each chunk has a null usage, but for the last before [DONE], which has no choices."""
+    *earlier, last = chunks(STARTED, DELTA, ENDED, include_usage=True)
+    assert [chunk["usage"] for chunk in earlier] == [None, None, None]
+    assert last == {**HEAD, "choices": [], "usage": CompletionUsage.of(ENDED.usage).model_dump()}
+    assert (last["usage"]["prompt_tokens"], last["usage"]["completion_tokens"]) == (7 + 3 + 2, 5)
+    assert encode(STARTED, ENDED, include_usage=True)[-1] == DONE
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "finish_reason"),
+    [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("tool_use", "tool_calls"),
+        ("refusal", "content_filter"),
+        ("something_new", "stop"),
+    ],
+)
+def test_a_stop_reason_becomes_a_finish_reason(stop_reason: str, finish_reason: str) -> None:
+    """Each of Claude's reasons has OpenAI's name in the finish chunk, and nowhere before it."""
+    first, finish = chunks(STARTED, TurnEnded(stop_reason, Usage(), None))
+    assert first["choices"][0]["finish_reason"] is None
+    assert finish["choices"][0]["finish_reason"] == finish_reason
+
+
+@given(st.lists(st.text(), max_size=6))
+def test_any_text_survives_on_one_line(texts: list[str]) -> None:
+    """Each delta is a chunk of its own with its text unchanged, and no chunk's JSON breaks its SSE line."""
+    encoded = encode(STARTED, *map(TextDelta, texts))
+    assert [json.loads(data)["choices"][0]["delta"]["content"] for data in encoded] == ["", *texts]
+    assert not [data for data in encoded if "\n" in data or "\r" in data]
+
+
+def test_two_streams_dont_know_each_other() -> None:
+    """Each encoder has its own order and its own head."""
+    one, other = (ChunkEncoder(name, 7, include_usage=False) for name in ("one", "other"))
+    list(one.encode(STARTED))
+    list(other.encode(TurnStarted("claude-y", "session")))
+    (data,) = one.encode(DELTA)
+    assert (json.loads(data)["id"], json.loads(data)["model"]) == ("one", "claude-x")
