@@ -1,6 +1,7 @@
 """POST /v1/chat/completions, whole and streamed."""
 
 import json
+import logging
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import Any
@@ -13,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from chat_service import CompletionHead
 from errors import ApiError
+from http_layer import CLIENT_LEFT
 from message_adapter import to_chat_completion
 from models import ChatCompletion, ErrorResponse
 from parameter_validator import check_parameters
@@ -22,8 +24,8 @@ from streaming import ChunkEncoder
 from turns import TurnEnded, TurnEvent, TurnStarted
 
 _LINE_END = "\n"
-# Nobody reads this answer: the client has left. The status is nginx's name for it.
-_CLIENT_LEFT = 499
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(dependencies=[Depends(require_key)])
 
@@ -76,6 +78,9 @@ async def _sse_data(
     except ApiError as error:
         # The status line is out. An error event and no [DONE] is what tells a client that this is no answer.
         yield json.dumps(error.body())
+    except Exception:  # the request's edge, too: a cut would look like a good answer
+        logger.exception("A stream broke off")
+        yield json.dumps(ApiError("The server had an error in the middle of its answer. Its log says which.").body())
 
 
 class _TurnResponse(EventSourceResponse):
@@ -116,7 +121,7 @@ def _cost_header(event: TurnEvent) -> dict[str, str]:
 
 async def _unless_client_leaves(request: Request, work: Awaitable[Response]) -> Response:
     """Do the work, but stop it when the client hangs up."""
-    response, failure = Response(status_code=_CLIENT_LEFT), None
+    response, failure = Response(status_code=CLIENT_LEFT), None
     async with anyio.create_task_group() as tasks:
 
         async def watch() -> None:

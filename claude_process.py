@@ -46,7 +46,8 @@ from turns import (
 logger = logging.getLogger(__name__)
 
 # After these the CLI prompts the model again by itself, in words of its own; there is no setting against it.
-_STOPS_THAT_THE_CLI_CONTINUES = frozenset({"max_tokens", "model_context_window_exceeded"})
+# `tool_use` is one of them as long as no tools are offered: a call of something else would be argued with.
+_STOPS_THAT_THE_CLI_CONTINUES = frozenset({"max_tokens", "model_context_window_exceeded", "tool_use"})
 
 _TOO_LONG = frozenset({"blocking_limit", "prompt_too_long"})
 _INTERRUPTED = frozenset({"aborted_streaming", "aborted_tools"})
@@ -266,6 +267,8 @@ def _on_stream_event(state: _TurnState, message: StreamEvent) -> _Events:
 
 
 def _on_message_start(state: _TurnState, message: StreamEvent) -> _Events:
+    if state.started:
+        raise ClaudeCodeError("Claude Code asked the model a second time by itself.")
     started = message.event["message"]
     state.usage |= started.get("usage") or {}
     yield _started(state, started["model"], message.session_id)
@@ -276,15 +279,10 @@ def _started(state: _TurnState, model: str, session_id: str | None) -> TurnStart
     return TurnStarted(model, session_id or "")
 
 
-def _on_content_block_start(state: _TurnState, message: StreamEvent) -> _Events:
-    state.has_content |= message.event["content_block"]["type"] == "tool_use"
-    return iter(())
-
-
 def _on_content_block_delta(state: _TurnState, message: StreamEvent) -> _Events:
     delta = message.event["delta"]
     if delta["type"] == "text_delta":
-        state.has_content = True
+        state.has_content |= bool(delta["text"].strip())
         yield TextDelta(delta["text"])
 
 
@@ -319,7 +317,6 @@ def _on_result(state: _TurnState, message: ResultMessage) -> _Events:
 
 _STREAM_HANDLERS: Mapping[str, Callable[[_TurnState, StreamEvent], _Events]] = {
     "message_start": _on_message_start,
-    "content_block_start": _on_content_block_start,
     "content_block_delta": _on_content_block_delta,
     "message_delta": _on_message_delta,
 }

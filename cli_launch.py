@@ -3,6 +3,7 @@
 The process gets nothing of ours but what stands here: see `auth.login_environment` for the login's part.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -73,17 +74,21 @@ def find_cli(configured: str | None) -> Path:
     return bundled
 
 
-def check_cli(path: Path) -> str:
-    """Return the version of the CLI at `path`. Raises ConfigurationError where it is too old, or no CLI at all."""
+def check_cli(path: Path, search_path: str) -> str:
+    """Return the version of the CLI at `path`, which finds its helpers in `search_path`.
+
+    Raises ConfigurationError where it is too old, or no CLI at all.
+    """
+    command, environment = [str(path), "--version"], {"PATH": search_path}
     try:
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30, check=True, env={})  # noqa: S603 - the operator's path
-        version = answer.stdout.split()[0]
-        numbers = tuple(int(part) for part in version.split(".")[:3])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        raise ConfigurationError(
-            f"{path} doesn't tell its version, so it is no Claude Code that we can use ({error})."
-        ) from error
-    if numbers < OLDEST_CLI:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, env=environment)  # noqa: S603 - the operator's path
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise ConfigurationError(f"{path} can't be run, so it is no Claude Code that we can use ({error}).") from error
+    found = re.match(r"\d+\.\d+\.\d+", answer.stdout)
+    if not found:
+        raise ConfigurationError(f"{path} doesn't tell its version, so it is no Claude Code that we can use.")
+    version = found[0]
+    if tuple(map(int, version.split("."))) < OLDEST_CLI:
         oldest = ".".join(map(str, OLDEST_CLI))
         raise ConfigurationError(f"Claude Code {version} at {path} is too old: {oldest} or later is needed. Update it.")
     return version

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -22,19 +22,33 @@ VERSION = "0.1.0"
 ENV_FILE = Path(".env")
 _TIMEOUT_BELOW_THIS_IS_SECONDS = 1000
 
+Name = Annotated[str, Field(min_length=1)]
 AuthMethod = Literal["claude_cli", "anthropic", "oauth_token", "bedrock", "vertex"]
 
 
 def _comma_separated(value: object) -> object:
-    return tuple(part for item in value.split(",") if (part := item.strip())) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    parts = tuple(part for each in value.split(",") if (part := each.strip()))
+    if not parts:
+        raise ValueError("there is no key in it")
+    return parts
 
 
 def _from_json(value: object) -> object:
     return from_json(value) if isinstance(value, str) else value
 
 
-NameMap = Annotated[dict[str, str], NoDecode, BeforeValidator(_from_json)]
-SecretList = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_comma_separated)]
+def _one_word(value: SecretStr) -> SecretStr:
+    # It has to fit into a header, and an empty key would be no key at all.
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("a key is one word of printable ASCII")
+    return value
+
+
+NameMap = Annotated[dict[Name, Name], NoDecode, BeforeValidator(_from_json)]
+Secret = Annotated[SecretStr, AfterValidator(_one_word)]
+SecretList = Annotated[tuple[Secret, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 
 class ConfigurationError(Exception):
@@ -58,7 +72,7 @@ class Settings(BaseSettings):
     port: int = Field(
         default=8000, ge=0, le=65535, description="Port to listen on; a busy one moves to the next free one."
     )
-    api_key: SecretStr | None = Field(
+    api_key: Secret | None = Field(
         default=None,
         description="Key that clients must send as `Authorization: Bearer …`. None: whoever reaches the port may ask.",
     )
@@ -95,8 +109,8 @@ class Settings(BaseSettings):
     claude_cli_path: str | None = Field(
         default=None, description="Claude Code to run instead of the bundled one: a path, or a name to look up in PATH."
     )
-    anthropic_api_key: SecretStr | None = Field(default=None, description="Login `anthropic`: an Anthropic API key.")
-    claude_code_oauth_token: SecretStr | None = Field(
+    anthropic_api_key: Secret | None = Field(default=None, description="Login `anthropic`: an Anthropic API key.")
+    claude_code_oauth_token: Secret | None = Field(
         default=None,
         description="Login `oauth_token`: what `claude setup-token` prints. For a subscription in a container.",
     )
@@ -158,6 +172,8 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise ConfigurationError(_explain(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{ENV_FILE} is not UTF-8: save it so.") from error
 
 
 def _explain(error: ValidationError) -> str:

@@ -6,20 +6,25 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
+from errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError, PermissionDeniedError
 
 logger = logging.getLogger(__name__)
 
 # The version that OpenAI's API has answered with for years; some clients log it.
 _OPENAI_VERSION = "2020-10-01"
+
+CLIENT_LEFT = 499
+"""Nobody reads this answer: the client has left. The status is nginx's name for it."""
 
 
 class CommonHeaders:
@@ -61,6 +66,24 @@ class CommonHeaders:
             await _answer(error)(scope, receive, send_with_headers)
 
 
+class OriginGuard(CORSMiddleware):
+    """CORS that also refuses the requests of foreign pages, whose answers they couldn't read anyway.
+
+    For a server without keys: otherwise any page that its user opens could spend the Claude login.
+    """
+
+    async def simple_response(self, scope: Scope, receive: Receive, send: Send, request_headers: Headers) -> None:
+        """Answer a request that names its origin."""
+        origin = request_headers.get("origin")
+        if origin is None or self.is_allowed_origin(origin=origin):
+            await super().simple_response(scope, receive, send, request_headers=request_headers)
+        else:
+            error = PermissionDeniedError(
+                "Pages of this origin may not call here. The operator can name it in CORS_ORIGINS, or set API_KEYS."
+            )
+            await _answer(error)(scope, receive, send)
+
+
 def _answer(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     return JSONResponse(error.body(), error.status, {**error.headers, **(headers or {})})
 
@@ -81,10 +104,15 @@ async def _on_validation_error(_request: Request, error: RequestValidationError)
     return _answer(InvalidRequestError(str(error)))
 
 
+async def _on_client_disconnect(_request: Request, _error: ClientDisconnect) -> Response:
+    return Response(status_code=CLIENT_LEFT)
+
+
 ERROR_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Any]] = {
     ApiError: _on_api_error,
     HTTPException: _on_http_exception,
     RequestValidationError: _on_validation_error,
+    ClientDisconnect: _on_client_disconnect,
 }
 """FastAPI's `exception_handlers`: every error leaves the app in OpenAI's envelope."""
 

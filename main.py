@@ -21,7 +21,7 @@ import chat_routes
 import info_routes
 from cli_launch import check_cli, find_cli
 from config import VERSION, ConfigurationError, Settings, load_settings
-from http_layer import ERROR_HANDLERS, CommonHeaders, describe_bodies
+from http_layer import ERROR_HANDLERS, CommonHeaders, OriginGuard, describe_bodies
 from models import ChatCompletionRequest
 from services import open_services
 
@@ -62,7 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(info_routes.router)
     app.include_router(chat_routes.router)
     app.add_middleware(
-        CORSMiddleware,
+        OriginGuard if not settings.keys else CORSMiddleware,
         allow_origins=settings.cors_origins,
         allow_origin_regex=None if settings.cors_origins else _LOCAL_PAGES,
         allow_methods=["*"],
@@ -76,7 +76,11 @@ def create_app(settings: Settings) -> FastAPI:
 def __getattr__(name: str) -> FastAPI:
     """Make `app` when uvicorn asks for `main:app`, and not when this module is merely imported."""
     if name == "app":
-        settings = load_settings()
+        try:
+            settings = load_settings()
+            find_cli(settings.claude_cli_path)
+        except ConfigurationError as error:
+            sys.exit(f"claude-wrapper can't start. {error}")
         logging.basicConfig(level=settings.log_level)
         return create_app(settings)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -124,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(**_parsed(sys.argv[1:] if arguments is None else arguments))
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-        check_cli(find_cli(settings.claude_cli_path))
+        check_cli(find_cli(settings.claude_cli_path), settings.environment.get("PATH", ""))
         app = create_app(settings)
         listener = bind(settings.host, settings.port)
     except (ConfigurationError, OSError) as error:

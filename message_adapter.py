@@ -1,11 +1,14 @@
 """Pure conversion, both ways: OpenAI messages to native Claude messages, and a turn's events to a completion.
 
 What the model sees is what the client sent: roles, order and text are kept. Only this differs, because Claude's API is
-so made: system messages are joined in front, neighbours of one role are one message with several blocks, and empty text
-is left out (the API has none, and the CLI would write words of its own in its place).
+so made: system messages are joined in front, neighbours of one role are one message with several blocks, ids of calls
+are unique in a conversation, and there is no blank text: a blank part joins its neighbour, a blank message is left out
+(the CLI would write words of its own in its place).
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from typing import Any
 
 from pydantic_core import from_json
@@ -43,10 +46,15 @@ from turns import (
 
 _BETWEEN_SYSTEM_MESSAGES = "\n\n"
 
+# A prompt that begins with the one would take the place of Claude Code's own; one that is the other would vanish.
+_BILLING_HEADER = "x-anthropic-billing-header:"
+_BOUNDARY = "__SYSTEM_PROMPT_DYNAMIC_BOUNDARY__"
+
 
 def to_turn_request(model: str, messages: Sequence[ChatMessage]) -> TurnRequest:
     """Convert a conversation. Raises InvalidRequestError, with `param`, for one that Claude can't be asked with."""
     _check_tool_order(messages)
+    messages = _with_unique_calls(messages)
     system = [_joined_text(message, index) for index, message in enumerate(messages) if _is_system(message)]
     converted = _merged(_converted(messages))
     if not converted or converted[-1].role != "user":
@@ -55,7 +63,7 @@ def to_turn_request(model: str, messages: Sequence[ChatMessage]) -> TurnRequest:
             param=f"messages.[{len(messages) - 1}]",
         )
     return TurnRequest(
-        binding=Binding(model=model, system=_BETWEEN_SYSTEM_MESSAGES.join(filter(None, system)) or None),
+        binding=Binding(model=model, system=_system_prompt(system)),
         history=tuple(converted[:-1]),
         prompt=converted[-1],
     )
@@ -73,6 +81,13 @@ def to_chat_completion(completion_id: str, created: int, events: Sequence[TurnEv
         choices=[Choice(message=AnswerMessage(content=text), finish_reason=finish_reason(ended.stop_reason))],
         usage=CompletionUsage.of(ended.usage),
     )
+
+
+def _system_prompt(texts: Sequence[str]) -> str | None:
+    system = _BETWEEN_SYSTEM_MESSAGES.join(text for text in texts if text.strip())
+    if system.startswith(_BILLING_HEADER) or system == _BOUNDARY:
+        raise InvalidRequestError("Claude Code takes this system prompt for words of its own.", param="messages")
+    return system or None
 
 
 def _is_system(message: ChatMessage) -> bool:
@@ -101,13 +116,21 @@ def _merged(messages: Iterator[Message]) -> list[Message]:
 
 
 def _text_blocks(content: Content, index: int) -> tuple[TextBlock, ...]:
-    if isinstance(content, str):
-        return (TextBlock(content),) if content else ()
-    blocks = (TextBlock(_part_text(part, index, number)) for number, part in enumerate(content))
-    return tuple(block for block in blocks if block.text)
+    parts = [content] if isinstance(content, str) else [_part_text(*each, index) for each in enumerate(content)]
+    texts: list[str] = []
+    blank = ""
+    for part in parts:
+        if not part.strip():
+            blank += part
+        else:
+            texts.append(blank + part)
+            blank = ""
+    if texts:
+        texts[-1] += blank
+    return tuple(map(TextBlock, texts))
 
 
-def _part_text(part: TextPart | RefusalPart | OtherPart, index: int, number: int) -> str:
+def _part_text(number: int, part: TextPart | RefusalPart | OtherPart, index: int) -> str:
     if isinstance(part, OtherPart):
         raise InvalidRequestError(
             f"Content parts of type '{part.type}' are not supported here; send text.",
@@ -130,6 +153,7 @@ def _assistant(message: AssistantMessage, index: int) -> Message:
 def _tool_use(call: ToolCall, index: int, number: int) -> ToolUseBlock:
     try:
         arguments = from_json(call.function.arguments or "{}", allow_inf_nan=False)
+        json.dumps(arguments, allow_nan=False)  # 1e999 is read as infinity.
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
@@ -159,6 +183,31 @@ def _check_tool_order(messages: Sequence[ChatMessage]) -> None:
             _refuse_open_calls(open_calls, index)
             open_calls = _calls_of(message, index)
     _refuse_open_calls(open_calls, len(messages) - 1)
+
+
+def _with_unique_calls(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Some clients number their calls anew in each message; Claude Code drops a call whose id it has seen."""
+    seen: set[str] = set()
+    renamed: dict[str, str] = {}
+    unique: list[ChatMessage] = []
+    for message in messages:
+        if isinstance(message, AssistantMessage) and message.tool_calls:
+            renamed = {}
+            for call in message.tool_calls:
+                renamed[call.id] = _unseen(call.id, seen)
+                seen.add(renamed[call.id])
+            calls = [call.model_copy(update={"id": renamed[call.id]}) for call in message.tool_calls]
+            unique.append(message.model_copy(update={"tool_calls": calls}))
+        elif isinstance(message, ToolMessage):
+            unique.append(message.model_copy(update={"tool_call_id": renamed[message.tool_call_id]}))
+        else:
+            unique.append(message)
+    return unique
+
+
+def _unseen(identifier: str, seen: set[str]) -> str:
+    candidates = chain([identifier], (f"{identifier}_{number}" for number in count(2)))
+    return next(candidate for candidate in candidates if candidate not in seen)
 
 
 def _calls_of(message: ChatMessage, index: int) -> set[str]:

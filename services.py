@@ -45,7 +45,7 @@ class Services:
 async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     """Start all parts, and close all of them at the end. Raises ConfigurationError where there is no usable CLI."""
     cli_path = find_cli(settings.claude_cli_path)
-    version = await run_in_threadpool(check_cli, cli_path)
+    version = await run_in_threadpool(check_cli, cli_path, settings.environment.get("PATH", ""))
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="claude-wrapper-", ignore_cleanup_errors=True)))
         if settings.demo:

@@ -4,6 +4,7 @@ Every variable of the machine goes before the first test: no test can use a real
 """
 
 import os
+import shutil
 import socket
 import tempfile
 import threading
@@ -22,7 +23,8 @@ from config import Settings, load_settings
 from demo_upstream import DemoUpstream
 from main import create_app
 
-KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "COVERAGE_PROCESS_START")
+COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", *COVERAGE)
 HOME = tempfile.mkdtemp(prefix="claude-wrapper-tests-")
 
 
@@ -31,6 +33,11 @@ def pytest_configure() -> None:
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     os.environ.clear()
     os.environ.update(kept, HOME=HOME)
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(HOME, ignore_errors=True)
 
 
 # Nobody listens there: whoever wants to leave the machine is refused at once.
@@ -49,7 +56,8 @@ NO_WAY_OUT = {
 
 def clean_environment(**variables: str) -> dict[str, str]:
     """Make an environment for a server or a CLI, from nothing, and without a way off this machine."""
-    return {"PATH": os.environ["PATH"], "HOME": HOME, **NO_WAY_OUT, **variables}
+    kept = {name: os.environ[name] for name in ("PATH", *COVERAGE) if name in os.environ}
+    return {**kept, "HOME": HOME, **NO_WAY_OUT, **variables}
 
 
 @dataclass(frozen=True)

@@ -117,10 +117,10 @@ def test_claude_code_sees_nothing_that_it_doesnt_need(tmp_path: Path) -> None:
     assert login_environment(settings, find_login(settings)) == {"HOME": str(tmp_path), **needed}
 
 
-@pytest.mark.parametrize("given", ["one", "two", "drei-ü"])
+@pytest.mark.parametrize("given", ["one", "two", "drei/3="])
 def test_any_of_our_keys_opens(given: str) -> None:
     """One key is as good as another, whichever variable it came from."""
-    check_key(make_settings({}, api_key="one", api_keys="two,drei-ü"), given)
+    check_key(make_settings({}, api_key="one", api_keys="two,drei/3="), given)
 
 
 @pytest.mark.parametrize("given", [None, ""])

@@ -519,7 +519,14 @@ def test_a_body_over_the_limit_is_a_413(serve: ServerFactory) -> None:
         assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
 
 
-def test_a_tool_call_that_nobody_asked_for_harms_nothing(server: Server) -> None:
-    """A model that calls a tool though none is offered ends in an answer or an error, and not in a hanging request."""
-    server.upstream.script(Reply(text="Wait", tool_calls=[ToolCall("nothing", {})]))
-    assert post(server, model=MODEL, messages=HELLO).status_code in (200, 502)
+@pytest.mark.parametrize(
+    "reply", [Reply(text="Wait", tool_calls=[ToolCall("nothing", {})]), Reply(text=["\n", " "])], ids=["tool", "blank"]
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_claude_code_would_argue_with_is_final(server: Server, reply: Reply, stream: bool) -> None:
+    """A call of a tool that nobody offered, and an answer of blanks, end the turn: one request, one answer."""
+    server.upstream.script(reply)
+    response = post(server, model=MODEL, messages=HELLO, stream=stream)
+    assert response.status_code == 200
+    assert '"finish_reason":"' in response.text.replace(" ", "")
+    assert len(server.upstream.messages_requests()) == 1

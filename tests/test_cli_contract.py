@@ -41,7 +41,7 @@ def lab(upstream: DemoUpstream, upstream_url: tuple[DemoUpstream, str], tmp_path
 
 def test_the_bundled_cli_is_new_enough() -> None:
     """The SDK bundles a CLI that is no older than the oldest one that we run."""
-    assert tuple(map(int, check_cli(find_cli(None)).split("."))) >= OLDEST_CLI
+    assert tuple(map(int, check_cli(find_cli(None), "").split("."))) >= OLDEST_CLI
 
 
 @pytest.mark.asyncio
@@ -84,7 +84,7 @@ async def test_initialize_tells_version_and_pid(lab: Lab) -> None:
     """`initialize` answers with the CLI's version and process id."""
     async with lab.start() as cli:
         answer = await cli.initialize()
-    assert (answer["claude_code_version"], answer["pid"]) == (check_cli(find_cli(None)), cli.process.pid)
+    assert (answer["claude_code_version"], answer["pid"]) == (check_cli(find_cli(None), ""), cli.process.pid)
 
 
 @pytest.mark.asyncio

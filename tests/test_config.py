@@ -143,6 +143,13 @@ def test_blanks_around_a_key_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) 
     assert load_settings().keys == ("sesame",)
 
 
+def test_a_file_that_isnt_utf_8_is_named(directory: Path) -> None:
+    """A .env in another encoding is an error that says so, and no traceback."""
+    (directory / ".env").write_bytes("API_KEY=schlüssel".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        load_settings()
+
+
 def test_all_nonsense_is_told_at_once() -> None:
     """Two wrong values are two lines."""
     with pytest.raises(ConfigurationError) as caught:

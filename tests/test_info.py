@@ -141,6 +141,20 @@ def test_keys_guard_everything_but_health_docs_and_landing(serve: ServerFactory)
     assert caught.value.code == "invalid_api_key"
 
 
+def test_a_foreign_web_page_may_not_even_ask(server: Server, serve: ServerFactory) -> None:
+    """A page can send a simple request unasked: without keys it is refused, and the model never sees it."""
+    body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Spend"}]}
+
+    def status(at: Server, origin: str) -> int:
+        headers = {"Origin": origin, "Content-Type": "text/plain", "Authorization": "Bearer sesame"}
+        return httpx.post(f"{at.url}/v1/chat/completions", json=body, headers=headers, timeout=30).status_code
+
+    assert status(server, "https://evil.example") == 403
+    assert not server.upstream.messages_requests()
+    assert status(server, "http://localhost:3000") == 200
+    assert status(serve(api_key="sesame"), "https://evil.example") == 200
+
+
 def test_a_foreign_web_page_may_not_call(server: Server, serve: ServerFactory) -> None:
     """By default only pages from this machine pass the browser's preflight; CORS_ORIGINS names others."""
 

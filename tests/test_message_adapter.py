@@ -1,6 +1,5 @@
 """From OpenAI's messages to Claude's and back: what stays, what is joined, what is refused."""
 
-from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -55,26 +54,28 @@ def answer(identifier: str) -> Json:
     return {"role": "tool", "tool_call_id": identifier, "content": f"answer {identifier}"}
 
 
-def pieces(message: Json) -> list[str]:
-    """The texts of a message, without empty ones."""
+def text_of(message: Json) -> str:
+    """The whole text of a message."""
     content = message["content"]
-    parts = [content] if isinstance(content, str) else [part["text"] for part in content]
-    return [part for part in parts if part]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
-def flat(converted: Sequence[Message]) -> list[tuple[str, str]]:
-    """Role and text of every text block, in order."""
-    blocks = [(message.role, block) for message in converted for block in message.content]
-    return [(role, block.text) for role, block in blocks if isinstance(block, TextBlock)]
+def texts_of(message: Message) -> list[str]:
+    """The texts of a converted message's blocks."""
+    return [block.text for block in message.content if isinstance(block, TextBlock)]
 
 
 @given(st.lists(messages, max_size=8))
 def test_any_conversation_survives(conversation: list[Json]) -> None:
-    """Every text that isn't empty arrives once, in order and in its role, in messages that alternate."""
+    """Every message that isn't blank arrives whole, in order and in its role, in messages that alternate."""
     request = convert(*conversation, HELLO)
     sent = [*request.history, request.prompt]
-    said = [message for message in [*conversation, HELLO] if message["role"] != "system"]
-    assert flat(sent) == [(message["role"], piece) for message in said for piece in pieces(message)]
+    said = [each for each in [*conversation, HELLO] if each["role"] != "system" and text_of(each).strip()]
+    runs = groupby(said, key=lambda message: message["role"])
+    assert [(message.role, "".join(texts_of(message))) for message in sent] == [
+        (role, "".join(map(text_of, run))) for role, run in runs
+    ]
+    assert all(text.strip() for message in sent for text in texts_of(message))
     roles = [message.role for message in sent]
     assert roles == [role for role, _ in groupby(roles)]
     assert roles[-1] == "user"
@@ -83,9 +84,10 @@ def test_any_conversation_survives(conversation: list[Json]) -> None:
 
 @given(st.lists(messages, max_size=8))
 def test_system_messages_are_joined(conversation: list[Json]) -> None:
-    """The system prompt is all system messages, a blank line apart, without the empty ones; none at all is None."""
-    system = ["".join(pieces(message)) for message in conversation if message["role"] == "system"]
-    assert convert(*conversation, HELLO).binding.system == ("\n\n".join(filter(None, system)) or None)
+    """The system prompt is all system messages, a blank line apart, without the blank ones; none at all is None."""
+    system = [text_of(message) for message in conversation if message["role"] == "system"]
+    joined = "\n\n".join(text for text in system if text.strip())
+    assert convert(*conversation, HELLO).binding.system == (joined or None)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,21 @@ def test_calls_without_answers_are_named(rest: list[Json]) -> None:
     """The error lists the calls that are still open, also where nothing comes after them."""
     with pytest.raises(InvalidRequestError, match=r"response messages: b, c$"):
         convert(calls("a", "b", "c"), answer("a"), *rest)
+
+
+def test_ids_of_calls_that_come_again_are_made_unique() -> None:
+    """A client that numbers its calls anew in each message: results still belong to their calls."""
+    request = convert(HELLO, calls("c"), answer("c"), calls("c", "c_2"), answer("c_2"), answer("c"))
+    blocks = [block for message in [*request.history, request.prompt] for block in message.content]
+    assert [block.id for block in blocks if isinstance(block, ToolUseBlock)] == ["c", "c_2", "c_2_2"]
+    assert [block.tool_use_id for block in blocks if isinstance(block, ToolResultBlock)] == ["c", "c_2_2", "c_2"]
+
+
+@pytest.mark.parametrize("system", ["x-anthropic-billing-header: mine", "__SYSTEM_PROMPT_DYNAMIC_BOUNDARY__"])
+def test_a_system_prompt_that_claude_code_takes_for_its_own_is_refused(system: str) -> None:
+    """What would replace Claude Code's own words, or vanish, is a clear error."""
+    with pytest.raises(InvalidRequestError):
+        convert({"role": "system", "content": system}, HELLO)
 
 
 @given(st.lists(texts))
