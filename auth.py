@@ -7,6 +7,7 @@ variables of the one login in use, and our settings for the CLI. The other login
 import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from config import AuthMethod, Settings
@@ -34,6 +35,8 @@ _BASIC_VARIABLES = frozenset(
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS"),
     }
 )
+
+_ANYONE = "anyone"
 
 
 @dataclass(frozen=True)
@@ -180,15 +183,16 @@ def login_environment(settings: Settings, login: Login) -> dict[str, str]:
     return {**kept, **({method.switch: "1"} if method and method.switch else {})}
 
 
-def check_key(settings: Settings, given: str | None) -> None:
-    """Let a caller pass who shows one of our keys, or anyone where there are none.
+def check_key(settings: Settings, given: str | None) -> str:
+    """Let a caller pass who shows one of our keys, or anyone where there are none; return who it is.
 
     Raises AuthenticationError in OpenAI's words. Every key is compared, in constant time.
     """
     if not settings.keys:
-        return
+        return _ANYONE
     if not given:
         raise MissingKeyError
     matches = [hmac.compare_digest(given.encode(), key.encode()) for key in settings.keys]
     if not any(matches):
         raise AuthenticationError("Incorrect API key provided. Use one of the keys that this server was started with.")
+    return sha256(given.encode()).hexdigest()

@@ -12,16 +12,16 @@ from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from chat_service import CompletionHead
+from chat_service import Completion
 from errors import ApiError
 from http_layer import CLIENT_LEFT
 from message_adapter import to_chat_completion
 from models import ChatCompletion, ErrorResponse
 from parameter_validator import check_parameters
 from request_body import parse_chat_completion, read_json_object
-from services import ServicesDependency, require_key
+from services import OwnerDependency, ServicesDependency, require_key
 from streaming import ChunkEncoder
-from turns import TurnEnded, TurnEvent, TurnStarted
+from turns import TurnEnded, TurnEvent
 
 _LINE_END = "\n"
 
@@ -35,44 +35,38 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ERRORS)
-async def create_chat_completion(request: Request, services: ServicesDependency) -> Response:
+async def create_chat_completion(request: Request, services: ServicesDependency, owner: OwnerDependency) -> Response:
     """Answer a conversation, whole or, with `stream: true`, as server-sent events."""
     raw = await read_json_object(request.stream(), services.settings.max_request_size)
     ignored = check_parameters(raw)
     body = parse_chat_completion(raw)
     headers = {"X-Claude-Ignored-Params": ", ".join(ignored)} if ignored else {}
-    events = services.chat.events(body)
-    answer = _streamed(events, headers, include_usage=body.include_usage) if body.stream else _whole(events, headers)
+    begin = services.chat.begin(body, owner)
+    answer = _streamed(begin, headers, include_usage=body.include_usage) if body.stream else _whole(begin, headers)
     return await _unless_client_leaves(request, answer)
 
 
-async def _whole(events: AsyncGenerator[TurnEvent, None], headers: dict[str, str]) -> Response:
-    head = CompletionHead()
-    async with aclosing(events):
-        seen = [event async for event in events]
-    completion = to_chat_completion(head.id, head.created, seen)
-    return JSONResponse(
-        completion.model_dump(), headers={**headers, **_session_header(seen[0]), **_cost_header(seen[-1])}
-    )
+async def _whole(begin: Awaitable[Completion], headers: dict[str, str]) -> Response:
+    completion = await begin
+    async with aclosing(completion.events) as events:
+        seen = [completion.started, *[event async for event in events]]
+    answer = to_chat_completion(completion.id, completion.created, seen)
+    headers = {**headers, **_turn_headers(completion), **_cost_header(seen[-1])}
+    return JSONResponse(answer.model_dump(), headers=headers)
 
 
-async def _streamed(
-    events: AsyncGenerator[TurnEvent, None], headers: dict[str, str], *, include_usage: bool
-) -> Response:
-    """Wait for the first event, so that a failure before it keeps its status; then stream."""
-    first = await anext(events)
-    head = CompletionHead()
-    encoder = ChunkEncoder(head.id, head.created, include_usage=include_usage)
-    return _TurnResponse(events, _sse_data(encoder, first, events), {**headers, **_session_header(first)})
+async def _streamed(begin: Awaitable[Completion], headers: dict[str, str], *, include_usage: bool) -> Response:
+    """Begin before the status line is sent, so that a failure until then keeps its status."""
+    completion = await begin
+    encoder = ChunkEncoder(completion.id, completion.created, include_usage=include_usage)
+    return _TurnResponse(completion.events, _sse_data(encoder, completion), {**headers, **_turn_headers(completion)})
 
 
-async def _sse_data(
-    encoder: ChunkEncoder, first: TurnEvent, rest: AsyncGenerator[TurnEvent, None]
-) -> AsyncGenerator[str, None]:
+async def _sse_data(encoder: ChunkEncoder, completion: Completion) -> AsyncGenerator[str, None]:
     try:
-        for chunk in encoder.encode(first):
+        for chunk in encoder.encode(completion.started):
             yield chunk
-        async for event in rest:
+        async for event in completion.events:
             for chunk in encoder.encode(event):
                 yield chunk
     except ApiError as error:
@@ -109,8 +103,12 @@ class _TurnResponse(EventSourceResponse):
                 await self._turn.aclose()
 
 
-def _session_header(event: TurnEvent) -> dict[str, str]:
-    return {"X-Claude-Session-Id": event.claude_session_id} if isinstance(event, TurnStarted) else {}
+def _turn_headers(completion: Completion) -> dict[str, str]:
+    return {
+        "X-Claude-Session-Id": completion.started.claude_session_id,
+        "X-Claude-Process": completion.origin,
+        "X-Claude-Overhead-Ms": f"{completion.overhead_seconds * 1000:.1f}",
+    }
 
 
 def _cost_header(event: TurnEvent) -> dict[str, str]:

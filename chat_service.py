@@ -1,26 +1,38 @@
 """One completion, whole or streamed, from the parts below: model, adapter, process, events."""
 
+import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 
 import anyio
 
 from auth import Login
-from errors import ClaudeLoginError, TurnTimeoutError
+from errors import ClaudeCodeError, ClaudeCodeUnavailableError, ClaudeLoginError, TurnTimeoutError
 from message_adapter import to_turn_request
 from model_catalog import ModelCatalog
 from models import ChatCompletionRequest
-from process_pool import ProcessPool
-from turns import TurnEvent, TurnRequest
+from process_pool import Lease, Origin, ProcessPool
+from turns import LaunchProfile, Message, TurnEnded, TurnEvent, TurnRequest, TurnStarted
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class CompletionHead:
-    """What all parts of one completion share. `created` is in seconds since the epoch."""
+class Completion:
+    """A completion whose model has begun to answer.
 
+    `created` is in seconds since the epoch. `events` are those after `started`, TurnEnded last; they raise an ApiError
+    where the turn fails. Close them to stop the turn.
+    """
+
+    started: TurnStarted
+    events: AsyncGenerator[TurnEvent, None]
+    origin: Origin
+    overhead_seconds: float
+    """Our own time, until the prompt was with the process."""
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -28,34 +40,32 @@ class CompletionHead:
 class ChatService:
     """Turns a request's body into the events of its turn."""
 
-    def __init__(self, pool: ProcessPool, catalog: ModelCatalog, login: Login, timeout: float) -> None:
-        """`timeout` is in seconds, for a whole turn."""
-        self._pool, self._catalog, self._login, self._timeout = pool, catalog, login, timeout
+    def __init__(
+        self, pool: ProcessPool, catalog: ModelCatalog, login: Login, profile: LaunchProfile, timeout: float
+    ) -> None:
+        """Chat uses processes of `profile`; `timeout` is in seconds, for a whole turn."""
+        self._pool, self._catalog, self._login = pool, catalog, login
+        self._profile, self._timeout = profile, timeout
 
-    async def events(self, body: ChatCompletionRequest) -> AsyncGenerator[TurnEvent, None]:
-        """Yield the turn's events, TurnStarted first, TurnEnded last.
-
-        Raises an ApiError at whatever point the turn fails. Close the generator to stop the turn. A cancel scope is
-        never open across a yield, so its consumer may move to another task.
-        """
-        deadline = anyio.current_time() + self._timeout
+    async def begin(self, body: ChatCompletionRequest, owner: str) -> Completion:
+        """Wait until the model begins to answer. Raises an ApiError where it doesn't."""
+        clock = _Clock(self._timeout)
+        with clock.limit():
+            request = await self._turn_request(body)
         try:
-            with _until(deadline):
-                request = await self._turn_request(body)
-            async with AsyncExitStack() as stack:
-                with _until(deadline):
-                    process = await stack.enter_async_context(self._pool.lease(request))
-                events = await stack.enter_async_context(aclosing(process.turn(request.prompt)))
-                while True:
-                    with _until(deadline):
-                        event = await anext(events, None)
-                    if event is None:
-                        return
-                    yield event
-        except TimeoutError as error:
-            raise TurnTimeoutError(
-                f"The request took longer than {self._timeout:g} seconds and was stopped."
-            ) from error
+            return await self._attempt(request, owner, clock, fresh=False)
+        except ClaudeCodeUnavailableError:
+            raise
+        except ClaudeCodeError as error:
+            logger.warning("The turn is tried again with a fresh process: %s", error)
+            return await self._attempt(request, owner, clock, fresh=True)
+
+    async def _attempt(self, request: TurnRequest, owner: str, clock: "_Clock", *, fresh: bool) -> Completion:
+        turn = _Turn(clock, self._pool.lease(request, owner, self._profile, fresh=fresh))
+        events = turn.events(request.prompt)
+        started = await anext(events)
+        assert isinstance(started, TurnStarted)  # noqa: S101 - for the type checker: every turn's first event
+        return Completion(started, events, turn.origin, turn.overhead_seconds)
 
     async def _turn_request(self, body: ChatCompletionRequest) -> TurnRequest:
         if not self._login.complete:
@@ -64,5 +74,50 @@ class ChatService:
         return to_turn_request(await self._catalog.resolve(body.model), body.messages)
 
 
-def _until(deadline: float) -> AbstractContextManager[object]:
-    return anyio.fail_after(deadline - anyio.current_time())
+@dataclass
+class _Turn:
+    """One turn on one process."""
+
+    clock: "_Clock"
+    lease: AbstractAsyncContextManager[Lease]
+    origin: Origin = "spawned"
+    overhead_seconds: float = 0
+
+    async def events(self, prompt: Message) -> AsyncGenerator[TurnEvent, None]:
+        """Yield the turn's events. No cancel scope is open across a yield: the consumer may move to another task."""
+        async with AsyncExitStack() as stack:
+            with self.clock.limit():
+                lease = await stack.enter_async_context(self.lease)
+            self.origin, self.overhead_seconds = lease.origin, self.clock.seconds
+            events = await stack.enter_async_context(aclosing(lease.process.turn(prompt)))
+            event = await self._next(events)
+            while not isinstance(event, TurnEnded):
+                yield event
+                event = await self._next(events)
+        # The process is free again before the client can know that its answer is complete, and come back.
+        yield event
+
+    async def _next(self, events: AsyncGenerator[TurnEvent, None]) -> TurnEvent:
+        with self.clock.limit():
+            return await anext(events)
+
+
+class _Clock:
+    """How long a request has taken, and may take."""
+
+    def __init__(self, timeout: float) -> None:
+        self._began, self._timeout = anyio.current_time(), timeout
+
+    @property
+    def seconds(self) -> float:
+        return anyio.current_time() - self._began
+
+    @contextmanager
+    def limit(self) -> Generator[None, None, None]:
+        """Raise TurnTimeoutError in here once the time is up."""
+        try:
+            with anyio.fail_after(self._timeout - self.seconds):
+                yield
+        except TimeoutError as error:
+            message = f"The request took longer than {self._timeout:g} seconds and was stopped."
+            raise TurnTimeoutError(message) from error

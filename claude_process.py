@@ -1,4 +1,4 @@
-"""One Claude Code process: launch, bind, seed, turn, interrupt, close. The only module that imports the SDK.
+"""One Claude Code process: launch, prepare, turn, settle, close. The only module that imports the SDK.
 
 The SDK's client speaks the control protocol over a transport of ours, which reaches the controls that the client
 doesn't offer. What is undocumented about the CLI is used here, in cli_channel.py and in cli_launch.py, and nowhere
@@ -8,7 +8,7 @@ else; tests/test_cli_contract.py holds each of these facts against the installed
 import json
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,13 +21,14 @@ from claude_agent_sdk import (
     ClaudeSDKError,
     ResultMessage,
     StreamEvent,
-    TextBlock,
     Transport,
 )
 from claude_agent_sdk import Message as SdkMessage
+from claude_agent_sdk import TextBlock as SdkTextBlock
 
 import cli_launch
 from cli_channel import CliChannel
+from conversation import Conversation, Digest, digests
 from errors import ApiError, ClaudeCodeError, ClaudeLoginError, ContextLengthExceededError, from_upstream
 from turns import (
     Account,
@@ -36,21 +37,25 @@ from turns import (
     Inspection,
     LaunchProfile,
     Message,
+    TextBlock,
     TextDelta,
     TurnEnded,
     TurnEvent,
+    TurnRequest,
     TurnStarted,
     Usage,
 )
 
 logger = logging.getLogger(__name__)
 
+# An alias that every account has.
+_SOME_ALIAS = "sonnet"
+
 # After these the CLI prompts the model again by itself, in words of its own; there is no setting against it.
 # `tool_use` is one of them as long as no tools are offered: a call of something else would be argued with.
 _STOPS_THAT_THE_CLI_CONTINUES = frozenset({"max_tokens", "model_context_window_exceeded", "tool_use"})
 
 _TOO_LONG = frozenset({"blocking_limit", "prompt_too_long"})
-_INTERRUPTED = frozenset({"aborted_streaming", "aborted_tools"})
 _FIRST_SERVER_ERROR = 500
 
 
@@ -88,8 +93,9 @@ class _Transport(Transport):
 class ClaudeProcess:
     """A live Claude Code process.
 
-    Launch it, `bind` it once to a model and a system prompt, `seed` the conversation so far, then `turn` by turn. One
-    task at a time uses it. Whatever goes wrong raises an `ApiError`; a process that raised is to be closed.
+    Launch it, `prepare` it for a request, run the request's `turn`, `settle`; then prepare it for the next. One task at
+    a time uses it. Whatever goes wrong raises an `ApiError`; a process of which a method other than `turn` raised is to
+    be closed.
     """
 
     def __init__(self, channel: CliChannel) -> None:
@@ -97,7 +103,11 @@ class ClaudeProcess:
         self._channel = channel
         self._transport = _Transport(channel)
         self._client = ClaudeSDKClient(ClaudeAgentOptions(verbatim_prompts=True), transport=self._transport)
-        self._model = ""
+        self.binding: Binding | None = None
+        self.conversation = Conversation()
+        self.turns = 0
+        self._cost_usd = 0.0
+        self._unsettled: _UnsettledTurn | None = None
 
     @classmethod
     async def launch(cls, profile: LaunchProfile) -> "ClaudeProcess":
@@ -118,11 +128,36 @@ class ClaudeProcess:
         """Whether the process still runs."""
         return self._channel.alive
 
-    async def bind(self, binding: Binding) -> None:
-        """Take on a model and a system prompt. The conversation must be empty."""
-        await self._initialize(binding.system)
-        await self._channel.control("apply_flag_settings", settings={"model": binding.model})
-        self._model = binding.model
+    @property
+    def settled(self) -> bool:
+        """Whether the last turn ended well, so that the conversation has it."""
+        return self._unsettled is None
+
+    def shared_with(self, binding: Binding, digests: Sequence[Digest]) -> int:
+        """Return how many messages of a request (given as digests) this process already holds, bound as it wants."""
+        return self.conversation.shared_with(digests) if binding == self.binding else 0
+
+    def can_become(self, binding: Binding) -> bool:
+        """Whether this process can be rewound to nothing and bound anew.
+
+        A system prompt can be replaced, but neither added nor taken away.
+        """
+        fits = self.binding is not None and (self.binding.system is None) == (binding.system is None)
+        return fits and self.conversation.keepable(0) == 0
+
+    async def prepare(self, request: TurnRequest) -> None:
+        """Hold exactly the conversation before the request's prompt, bound as the request wants.
+
+        What is held already is kept; what isn't is rewound, and what lacks is seeded. Nothing is sent to Claude.
+        """
+        shared = self.shared_with(request.binding, [*digests(request.history)])
+        keep = self.conversation.keepable(shared)
+        if keep is None:
+            raise ClaudeCodeError("This conversation can't be rewound.")
+        await self._rewind(keep)
+        if request.binding != self.binding:
+            await self._bind(request.binding)
+        await self._seed(request.history[keep:])
 
     async def inspect(self) -> Inspection:
         """Ask an unbound process for its version, its login and its models; nothing is sent to Claude."""
@@ -134,23 +169,19 @@ class ClaudeProcess:
             models=tuple(_claude_model(row) for row in listed.get("models", [])),
         )
 
-    async def seed(self, history: tuple[Message, ...]) -> None:
-        """Put `history` into the conversation natively; nothing is sent to Claude."""
-        for message in history:
-            await self._send(message, shouldQuery=False)
-            if message.role == "user":
-                # The CLI keeps the order of frames only if each is waited for.
-                await self._seeded()
-
     async def turn(self, prompt: Message) -> AsyncGenerator[TurnEvent, None]:
         """Send `prompt` and yield the answer's events, as they come, up to and including TurnEnded.
 
         Raises an ApiError where the turn fails, at whatever point.
         """
-        state = _TurnState(self._model)
-        await self._send(prompt)
+        assert self.binding is not None  # noqa: S101 - for the type checker: prepared
+        self.turns += 1
+        state = _TurnState(self.binding.model)
+        self._unsettled = _UnsettledTurn(await self._send(prompt))
         async with aclosing(self._messages()) as messages:
             async for message in messages:
+                if isinstance(message, ResultMessage):
+                    self._note_result(state, message, prompt)
                 for event in _HANDLERS.get(type(message), _ignore)(state, message):
                     if state.continues_by_itself:
                         self._channel.kill()
@@ -158,15 +189,61 @@ class ClaudeProcess:
                     if isinstance(event, TurnEnded):
                         return
 
-    async def interrupt(self) -> None:
-        """Stop the turn under way: its events then end with the stop reason `interrupted`."""
-        await self._channel.control("interrupt")
+    async def settle(self) -> None:
+        """Undo the last turn where it didn't end well: stop it if it still runs, and take its prompt back."""
+        if self._unsettled is None:
+            return
+        if self._unsettled.running:
+            await self._channel.control("interrupt")
+            await self._next_result()
+        await self._rewind_to(self._unsettled.prompt_uuid)
+        self._unsettled = None
 
     async def close(self) -> None:
         """End the process and reap it. Never raises, may be called twice."""
         with anyio.CancelScope(shield=True):
             await self._client.disconnect()
             await self._channel.close()
+
+    def _note_result(self, state: "_TurnState", result: ResultMessage, prompt: Message) -> None:
+        """Keep the process's books at the end of a turn."""
+        assert self._unsettled is not None  # noqa: S101 - for the type checker: a turn is under way
+        self._unsettled.running = False
+        # Claude Code tells what the process cost so far.
+        total = result.total_cost_usd or 0.0
+        state.cost_usd, self._cost_usd = total - self._cost_usd, total
+        if not result.is_error and state.text.strip():
+            self.conversation.append(prompt, self._unsettled.prompt_uuid)
+            self.conversation.append(Message("assistant", (TextBlock(state.text),)), "")
+            self._unsettled = None
+
+    async def _rewind(self, keep: int) -> None:
+        for target in self.conversation.rewind(keep):
+            await self._rewind_to(target)
+
+    async def _rewind_to(self, target: str) -> None:
+        answer = await self._channel.control("rewind_conversation", target_message_uuid=target)
+        if answer.get("rewound") is not True:
+            raise ClaudeCodeError(f"Claude Code didn't rewind: {answer.get('reason')}")
+
+    async def _bind(self, binding: Binding) -> None:
+        """Take on every field of a binding. The conversation is empty, or the change would be told to the model."""
+        if self.binding is None:
+            await self._initialize(binding.system)
+        elif binding.system is not None:
+            # With an alias: a full name would be tried out with a request, and billed.
+            await self._channel.control("set_model", model=_SOME_ALIAS, system_prompt=binding.system)
+        await self._channel.control("apply_flag_settings", settings={"model": binding.model})
+        self.binding = binding
+
+    async def _seed(self, history: tuple[Message, ...]) -> None:
+        """Put `history` into the conversation natively."""
+        for message in history:
+            uuid = await self._send(message, shouldQuery=False)
+            self.conversation.append(message, uuid)
+            if message.role == "user":
+                # The CLI keeps the order of frames only if each is waited for.
+                await self._next_result()
 
     async def _initialize(self, system: str | None) -> dict[str, Any]:
         self._transport.initialize_fields = {
@@ -182,13 +259,17 @@ class ClaudeProcess:
             ) from error
         return await self._client.get_server_info() or {}
 
-    async def _send(self, message: Message, **fields: Any) -> None:
+    async def _send(self, message: Message, **fields: Any) -> str:
+        """Send a message as a frame; return the id that Claude Code will know it by."""
+        frame = {**_FRAMES[message.role]([asdict(block) for block in message.content]), **fields}
+
         async def frames() -> AsyncIterator[dict[str, Any]]:
-            yield {**_FRAMES[message.role]([asdict(block) for block in message.content]), **fields}
+            yield frame
 
         await self._client.query(frames())
+        return str(frame["uuid"])
 
-    async def _seeded(self) -> None:
+    async def _next_result(self) -> None:
         async with aclosing(self._messages()) as messages:
             async for message in messages:
                 if isinstance(message, ResultMessage):
@@ -243,13 +324,22 @@ def _claude_model(row: Mapping[str, Any]) -> ClaudeModel:
 
 
 @dataclass
+class _UnsettledTurn:
+    """A turn of which the conversation doesn't know yet."""
+
+    prompt_uuid: str
+    running: bool = True
+
+
+@dataclass
 class _TurnState:
     """What a turn has shown so far."""
 
     model: str
+    text: str = ""
+    cost_usd: float | None = None
     started: bool = False
     login_failed: bool = False
-    has_content: bool = False
     continues_by_itself: bool = False
     usage: dict[str, Any] = field(default_factory=dict)
 
@@ -282,7 +372,7 @@ def _started(state: _TurnState, model: str, session_id: str | None) -> TurnStart
 def _on_content_block_delta(state: _TurnState, message: StreamEvent) -> _Events:
     delta = message.event["delta"]
     if delta["type"] == "text_delta":
-        state.has_content |= bool(delta["text"].strip())
+        state.text += delta["text"]
         yield TextDelta(delta["text"])
 
 
@@ -290,7 +380,7 @@ def _on_message_delta(state: _TurnState, message: StreamEvent) -> _Events:
     """End the turn here where the CLI would go on by itself: its next request must not be made."""
     stop_reason = message.event["delta"].get("stop_reason")
     state.usage |= message.event.get("usage") or {}
-    if stop_reason in _STOPS_THAT_THE_CLI_CONTINUES or (stop_reason == "end_turn" and not state.has_content):
+    if stop_reason in _STOPS_THAT_THE_CLI_CONTINUES or (stop_reason == "end_turn" and not state.text.strip()):
         state.continues_by_itself = True
         yield TurnEnded(stop_reason, _usage(state.usage), cost_usd=None)
 
@@ -302,17 +392,17 @@ def _on_assistant(state: _TurnState, message: AssistantMessage) -> _Events:
         return
     yield _started(state, message.model, message.session_id)
     for block in message.content:
-        if isinstance(block, TextBlock):
+        if isinstance(block, SdkTextBlock):
             yield TextDelta(block.text)
 
 
 def _on_result(state: _TurnState, message: ResultMessage) -> _Events:
-    if message.is_error and message.stop_reason != "refusal" and message.terminal_reason not in _INTERRUPTED:
+    stop_reason = message.stop_reason or "end_turn"
+    if message.is_error and stop_reason != "refusal":
         raise _failure(state, message)
-    stop_reason = "interrupted" if message.terminal_reason in _INTERRUPTED else message.stop_reason or "end_turn"
     # A refused turn's result counts nothing; its stream did.
     usage = state.usage if stop_reason == "refusal" else message.usage or {}
-    yield TurnEnded(stop_reason, _usage(usage), message.total_cost_usd)
+    yield TurnEnded(stop_reason, _usage(usage), state.cost_usd)
 
 
 _STREAM_HANDLERS: Mapping[str, Callable[[_TurnState, StreamEvent], _Events]] = {

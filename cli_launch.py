@@ -113,6 +113,6 @@ async def start(profile: LaunchProfile) -> tuple[Process, IO[bytes]]:
         stdout=PIPE,
         stderr=stderr,
         cwd=profile.working_directory,
-        env={**profile.environment, **_CLI_ENVIRONMENT},
+        env={**dict(profile.environment), **_CLI_ENVIRONMENT},
     )
     return process, stderr

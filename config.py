@@ -85,9 +85,25 @@ class Settings(BaseSettings):
     max_request_size: int = Field(
         default=32 * 2**20, gt=0, description="Bytes that a request body may have; over it 413."
     )
-    max_processes: int = Field(default=16, gt=0, description="Claude Code processes that work at the same time.")
+    max_processes: int | None = Field(
+        default=None,
+        gt=0,
+        description="Claude Code processes that work or keep a conversation warm; requests beyond it wait. "
+        "None: 4 for each core, as far as half of the memory allows.",
+    )
     spare_processes: int = Field(
-        default=2, ge=0, description="Claude Code processes kept started for the next requests."
+        default=2, ge=0, description="Claude Code processes kept started for new conversations, beside the others."
+    )
+    park_seconds: float = Field(
+        default=120, ge=0, description="Seconds that a process waits for the next message of its conversation."
+    )
+    process_max_turns: int = Field(default=200, gt=0, description="Turns after which a process is replaced.")
+    process_max_memory_mb: int = Field(default=600, gt=0, description="Memory (MB) at which a process is replaced.")
+    queue_timeout: float = Field(
+        default=60, gt=0, description="Seconds that a request waits for a free process; then 503."
+    )
+    process_reuse: Literal["on", "off"] = Field(
+        default="on", description="`off`: a process of its own for every turn. Slower, for doubters and for debugging."
     )
     model_aliases: NameMap = Field(
         default_factory=dict, description='Foreign model names for ours, as JSON: `{"gpt-4o": "sonnet"}`.'

@@ -16,6 +16,7 @@
     ├── UpstreamError 500, 502, 503 …
     ├── ClaudeCodeError 502
     │   └── ClaudeCodeUnavailableError 503
+    │       └── QueueTimeoutError 503
     └── TurnTimeoutError 504
 
 An error carries its status from where it is raised: nobody guesses it from its text. The envelope has all four keys,
@@ -198,6 +199,19 @@ class ClaudeCodeUnavailableError(ClaudeCodeError):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "claude_code_unavailable"
+
+
+class QueueTimeoutError(ClaudeCodeUnavailableError):
+    """Every process was busy for too long."""
+
+    code = "overloaded"
+
+    def __init__(self, waited: float) -> None:
+        """Say how long the request waited, in seconds; it may come back after a moment."""
+        super().__init__(
+            f"This server is busy: no Claude Code process became free within {waited:g} seconds. Try again later.",
+            headers={"Retry-After": "5"},
+        )
 
 
 class TurnTimeoutError(ApiError):

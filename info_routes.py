@@ -3,13 +3,14 @@
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
+from statistics import mean
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
 
 from config import VERSION
 from errors import ApiError
-from models import AuthStatus, ErrorResponse, Health, Model, ModelList, Version
+from models import AuthStatus, ErrorResponse, Health, Model, ModelList, PoolStatus, Version
 from services import Services, ServicesDependency, require_key
 
 open_router = APIRouter()
@@ -74,6 +75,21 @@ async def retrieve_model(name: str, services: ServicesDependency) -> Model:
 
 def _model(name: str, services: Services) -> Model:
     return Model(id=name, created=services.catalog.created)
+
+
+@router.head("/v1/pool", include_in_schema=False)
+@router.get("/v1/pool")
+async def pool_status(services: ServicesDependency) -> PoolStatus:
+    """Say what the Claude Code processes are doing, how turns came by theirs, and how long requests waited."""
+    state = services.pool.state
+    waits = sorted(state.waits) or [0.0]
+    return PoolStatus(
+        processes={"working": state.working, "parked": state.parked, "spare": state.spare},
+        limit=state.limit,
+        leases=state.leases,
+        queue={"length": state.queue_length},
+        waits={"mean": mean(waits), "p95": waits[int(0.95 * (len(waits) - 1))], "longest": waits[-1]},
+    )
 
 
 @router.head("/v1/auth/status", include_in_schema=False)

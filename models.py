@@ -283,6 +283,16 @@ class Version(_Sent):
     python_version: str
 
 
+class PoolStatus(_Sent):
+    """The answer to GET /v1/pool. Waits are of the latest requests, in seconds."""
+
+    processes: dict[Literal["working", "parked", "spare"], int]
+    limit: int
+    leases: dict[Literal["adopted", "recycled", "spare", "spawned"], int]
+    queue: dict[Literal["length"], int]
+    waits: dict[Literal["mean", "p95", "longest"], float]
+
+
 class AuthStatus(_Sent):
     """The answer to GET /v1/auth/status. No secret is in it, ever."""
 

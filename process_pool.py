@@ -1,121 +1,275 @@
 """Which Claude Code process serves which turn.
 
-A process takes half a second of CPU to start, so a few wait as spares: started, bound to nothing yet. Each serves one
-turn of one caller, and ends.
+In this order: one whose conversation the request goes on with (adopted), one whose conversation is over (recycled), one
+that waits started (spare), a new one (spawned). A process serves one turn at a time, and one owner for its life.
 """
 
 import logging
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import anyio
+import psutil
 from anyio.abc import TaskGroup
 
 from claude_process import ClaudeProcess
+from conversation import digests
 from errors import ClaudeCodeError, ClaudeCodeUnavailableError
+from spare_processes import SpareProcesses
+from turn_queue import TurnQueue
 from turns import Inspection, LaunchProfile, TurnRequest
 
 logger = logging.getLogger(__name__)
 
+Origin = Literal["adopted", "recycled", "spare", "spawned"]
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
+
 _CLOSING = "This server is shutting down."
+_SETTLE_SECONDS = 5
+_SWEEP_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """How many processes there may be, and for how long. Seconds, bytes."""
+
+    processes: int
+    spares: int
+    queue_timeout: float
+    park_seconds: float
+    turns: int
+    memory: int
+    reuse: bool
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A process that is lent for one turn, and where it came from."""
+
+    process: ClaudeProcess
+    origin: Origin
+    owner: str
+    profile: LaunchProfile
+
+
+@dataclass(frozen=True)
+class _Parked:
+    """A process that waits for the next message of its conversation."""
+
+    lease: Lease
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.since
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """What the pool is doing. Waits are in seconds."""
+
+    limit: int
+    working: int
+    parked: int
+    spare: int
+    leases: dict[Origin, int]
+    queue_length: int
+    waits: tuple[float, ...]
 
 
 class ProcessPool:
     """Owns every Claude Code process of this server. Use `open`."""
 
-    def __init__(self, profile: LaunchProfile, tasks: TaskGroup, *, spares: int, limit: int) -> None:
-        """`tasks` runs what nobody waits for: starting spares, ending processes."""
-        self.spares: list[ClaudeProcess] = []
-        self._profile = profile
-        self._tasks = tasks
+    def __init__(self, limits: PoolLimits, tasks: TaskGroup) -> None:
+        """`tasks` runs what nobody waits for: starting spares, settling turns, ending processes."""
+        self._limits, self._tasks = limits, tasks
         self._open = True
-        self._wanted_spares = spares
-        self._working = anyio.Semaphore(limit)
         self._processes: set[ClaudeProcess] = set()
-        self._refilling = anyio.Lock()
+        self._parked: list[_Parked] = []  # Least recently used first.
+        self._leases: Counter[Origin] = Counter()
+        self._queue = TurnQueue(limits.processes, limits.queue_timeout)
+        self.spares = SpareProcesses(limits.spares, tasks, self._launch, self._retire)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, profile: LaunchProfile, *, spares: int, limit: int) -> AsyncGenerator["ProcessPool", None]:
-        """Open a pool; at the exit none of its processes is left.
-
-        `spares` processes wait, at most `limit` work at the same time; further turns wait for theirs.
-        """
+    async def open(cls, limits: PoolLimits, expected: LaunchProfile) -> AsyncGenerator["ProcessPool", None]:
+        """Open a pool whose first spares are of the `expected` profile; at the exit none of its processes is left."""
         async with anyio.create_task_group() as tasks:
-            pool = cls(profile, tasks, spares=spares, limit=limit)
-            pool.refill()
+            pool = cls(limits, tasks)
+            pool.spares.expect(expected)
+            tasks.start_soon(pool._sweep_again_and_again)
             try:
                 yield pool
             finally:
-                await pool.close()
+                await pool._close()
                 tasks.cancel_scope.cancel()
 
-    def refill(self) -> None:
-        """Begin to start the spares that are missing, without waiting for them."""
-        if self._open:
-            self._tasks.start_soon(self._refill)
-
-    async def close(self) -> None:
-        """End every process."""
-        self._open = False
-        with anyio.CancelScope(shield=True):
-            async with anyio.create_task_group() as closing:
-                while self._processes:
-                    closing.start_soon(self._processes.pop().close)
+    @property
+    def state(self) -> PoolState:
+        """What the pool is doing now, and has done."""
+        return PoolState(
+            limit=self._limits.processes,
+            working=self._queue.taken,
+            parked=len(self._parked),
+            spare=len([*self.spares]),
+            leases={origin: self._leases[origin] for origin in ORIGINS},
+            queue_length=len(self._queue),
+            waits=tuple(self._queue.waits),
+        )
 
     @asynccontextmanager
-    async def lease(self, request: TurnRequest) -> AsyncGenerator[ClaudeProcess, None]:
+    async def lease(
+        self, request: TurnRequest, owner: str, profile: LaunchProfile, *, fresh: bool = False
+    ) -> AsyncGenerator[Lease, None]:
         """Lend a process that is bound as the request wants it and holds the conversation before its prompt.
 
-        Raises ClaudeCodeError where none can be had. No cancel scope stays open inside, so a stream that is begun in
-        one task may end in another.
+        `fresh`: a new one, whatever waits. Raises ClaudeCodeError where none can be had. No cancel scope stays open
+        inside, so a stream that is begun in one task may end in another.
         """
-        async with self._working:
-            process = await self._prepared(request)
-            try:
-                yield process
-            finally:
-                self._retire(process)
+        await self._queue.take(owner)
+        try:
+            lease = await self._obtain(request, owner, profile, fresh=fresh)
+        except BaseException:
+            self._queue.give_back(owner)
+            raise
+        self._leases[lease.origin] += 1
+        try:
+            yield lease
+        finally:
+            self._take_back(lease)
 
-    async def inspect(self) -> Inspection:
+    async def inspect(self, profile: LaunchProfile) -> Inspection:
         """Let a process tell of itself, without a turn."""
-        process = await self._take()
+        process = self.spares.take(profile) or await self._launch(profile)
         try:
             return await process.inspect()
         finally:
             self._retire(process)
 
-    async def _prepared(self, request: TurnRequest) -> ClaudeProcess:
-        process = await self._take()
-        try:
-            return await self._prepare(process, request)
-        except ClaudeCodeError:
-            # A spare may have died while it waited. Nothing has been sent to Claude yet: a new process tries again.
-            logger.warning("Process %d couldn't be prepared; another takes its place", process.pid)
-        return await self._prepare(await self._launch(), request)
+    # Taking
 
-    async def _prepare(self, process: ClaudeProcess, request: TurnRequest) -> ClaudeProcess:
+    async def _obtain(self, request: TurnRequest, owner: str, profile: LaunchProfile, *, fresh: bool) -> Lease:
+        if not fresh:
+            for take in (self._take_adoptable, self._take_recyclable, self._take_spare):
+                lease = take(request, owner, profile)
+                if lease and await self._prepared(lease, request):
+                    return lease
+        self._make_room()
+        lease = Lease(await self._launch(profile), "spawned", owner, profile)
+        await self._prepare(lease, request)
+        return lease
+
+    async def _prepared(self, lease: Lease, request: TurnRequest) -> bool:
+        """Prepare a process that has waited; where that fails, nothing has been sent to Claude, and another can."""
         try:
-            await process.bind(request.binding)
-            await process.seed(request.history)
+            await self._prepare(lease, request)
+        except ClaudeCodeError as error:
+            logger.warning("%s process %d is of no use: %s", lease.origin.capitalize(), lease.process.pid, error)
+            return False
+        return True
+
+    async def _prepare(self, lease: Lease, request: TurnRequest) -> None:
+        try:
+            await lease.process.prepare(request)
         except BaseException:
-            self._retire(process)
+            self._retire(lease.process)
             raise
-        return process
 
-    async def _take(self) -> ClaudeProcess:
-        while self.spares:
-            process = self.spares.pop(0)
-            self.refill()
-            if process.alive:
-                return process
-            self._retire(process)
-        return await self._launch()
+    def _take_adoptable(self, request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:
+        """Take the process that holds the most of the request's conversation, its prompt included."""
+        wanted = [*digests([*request.history, request.prompt])]
+        shared = {
+            parked: parked.lease.process.shared_with(request.binding, wanted)
+            for parked in self._parked_of(owner, profile)
+        }
+        best = max(shared, key=lambda parked: (shared[parked], parked.since), default=None)
+        return self._unparked(best, "adopted") if best and shared[best] else None
 
-    async def _launch(self) -> ClaudeProcess:
+    def _take_recyclable(self, request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:
+        """Take the process that has waited the longest, if its conversation is over or another has no room."""
+        fitting = (each for each in self._parked_of(owner, profile) if each.lease.process.can_become(request.binding))
+        oldest = next(fitting, None)
+        is_over = oldest and oldest.seconds > self._limits.park_seconds
+        return self._unparked(oldest, "recycled") if oldest and (is_over or self._is_full) else None
+
+    def _take_spare(self, _request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:
+        self._make_room()
+        process = self.spares.take(profile)
+        return Lease(process, "spare", owner, profile) if process else None
+
+    def _parked_of(self, owner: str, profile: LaunchProfile) -> list[_Parked]:
+        for dead in [parked for parked in self._parked if not parked.lease.process.alive]:
+            self._parked.remove(dead)
+            self._retire(dead.lease.process)
+        return [each for each in self._parked if (each.lease.owner, each.lease.profile) == (owner, profile)]
+
+    def _unparked(self, parked: _Parked, origin: Origin) -> Lease:
+        self._parked.remove(parked)
+        return Lease(parked.lease.process, origin, parked.lease.owner, parked.lease.profile)
+
+    # Giving back
+
+    def _take_back(self, lease: Lease) -> None:
+        if lease.process.settled:
+            self._park(lease)
+        else:
+            self._tasks.start_soon(self._settle, lease)
+
+    async def _settle(self, lease: Lease) -> None:
+        """Bring a process back to where it was before a turn that failed or was left."""
+        try:
+            with anyio.fail_after(_SETTLE_SECONDS):
+                await lease.process.settle()
+        except (ClaudeCodeError, TimeoutError) as error:
+            logger.info("Process %d ends with its turn: %r", lease.process.pid, error)
+            self._retire(lease.process)
+        self._park(lease)
+
+    def _park(self, lease: Lease) -> None:
+        if self._is_reusable(lease.process):
+            self._parked.append(_Parked(lease))
+        else:
+            self._retire(lease.process)
+        self._queue.give_back(lease.owner)
+
+    def _is_reusable(self, process: ClaudeProcess) -> bool:
+        if not (self._open and self._limits.reuse and process.alive and process in self._processes):
+            return False
+        return process.turns < self._limits.turns and _resident_memory(process.pid) < self._limits.memory
+
+    # Room
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether one more process, for a turn that has its place already, would be one too many."""
+        return self._queue.taken + len(self._parked) > self._limits.processes
+
+    def _make_room(self) -> None:
+        while self._is_full and self._parked:
+            self._retire(self._parked.pop(0).lease.process)
+
+    def sweep(self) -> None:
+        """End processes whose conversation is over; keep as many for recycling as there are spares."""
+        over = [parked for parked in self._parked if parked.seconds > self._limits.park_seconds]
+        for parked in over[: -self._limits.spares or None]:
+            self._parked.remove(parked)
+            self._retire(parked.lease.process)
+
+    async def _sweep_again_and_again(self) -> None:
+        while True:
+            await anyio.sleep(_SWEEP_SECONDS)
+            self.sweep()
+
+    # Starting and ending
+
+    async def _launch(self, profile: LaunchProfile) -> ClaudeProcess:
         if not self._open:
             raise ClaudeCodeUnavailableError(_CLOSING)
-        process = await ClaudeProcess.launch(self._profile)
+        process = await ClaudeProcess.launch(profile)
         self._processes.add(process)
         if not self._open:  # closed in the meantime
             self._processes.remove(process)
@@ -123,16 +277,23 @@ class ProcessPool:
             raise ClaudeCodeUnavailableError(_CLOSING)
         return process
 
-    async def _refill(self) -> None:
-        try:
-            async with self._refilling:
-                while len(self.spares) < self._wanted_spares:
-                    self.spares.append(await self._launch())
-        except ClaudeCodeError as error:
-            logger.warning("No spare process: %s", error)
-
     def _retire(self, process: ClaudeProcess) -> None:
         """End a process in the background: nobody waits for it."""
         if process in self._processes:
             self._processes.remove(process)
             self._tasks.start_soon(process.close)
+
+    async def _close(self) -> None:
+        self._open = False
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as closing:
+                while self._processes:
+                    closing.start_soon(self._processes.pop().close)
+
+
+def _resident_memory(pid: int) -> int:
+    """Return the bytes of memory that a process holds; 0 where it is gone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0

@@ -1,13 +1,16 @@
 """What the routes work with: made by the lifespan, found on the application's state, closed by the lifespan."""
 
+import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, cast
 
+import psutil
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -18,9 +21,10 @@ from cli_launch import check_cli, find_cli
 from config import Settings
 from demo_upstream import DemoUpstream
 from model_catalog import ModelCatalog
-from process_pool import ProcessPool
+from process_pool import PoolLimits, ProcessPool
 from turns import LaunchProfile
 
+_TYPICAL_PROCESS_BYTES = 256 * 2**20
 _DEMO_KEY = "demo-key-that-opens-nothing"
 
 
@@ -52,23 +56,35 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             settings = _demo_settings(settings, await stack.enter_async_context(DemoUpstream().serve()))
         login = find_login(settings)
         profile = _launch_profile(settings, login, cli_path, directory)
-        pool = await stack.enter_async_context(
-            ProcessPool.open(profile, spares=settings.spare_processes, limit=settings.max_processes)
-        )
-        catalog = ModelCatalog(pool.inspect, settings.model_aliases, created=int(time.time()))
-        chat = ChatService(pool, catalog, login, settings.timeout_seconds)
+        pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile))
+        catalog = ModelCatalog(partial(pool.inspect, profile), settings.model_aliases, created=int(time.time()))
+        chat = ChatService(pool, catalog, login, profile, settings.timeout_seconds)
         yield Services(settings, login, pool, catalog, chat, version)
+
+
+def _limits(settings: Settings) -> PoolLimits:
+    affordable = psutil.virtual_memory().total // 2 // _TYPICAL_PROCESS_BYTES
+    default = max(2, min(4 * (os.cpu_count() or 1), affordable))
+    return PoolLimits(
+        processes=settings.max_processes or default,
+        spares=settings.spare_processes,
+        queue_timeout=settings.queue_timeout,
+        park_seconds=settings.park_seconds,
+        turns=settings.process_max_turns,
+        memory=settings.process_max_memory_mb * 2**20,
+        reuse=settings.process_reuse == "on",
+    )
 
 
 def _launch_profile(settings: Settings, login: Login, cli_path: Path, directory: Path) -> LaunchProfile:
     working_directory, config_directory = directory / "empty", directory / "config"
     working_directory.mkdir()
     config_directory.mkdir()
-    environment: Mapping[str, str] = login_environment(settings, login)
+    environment = login_environment(settings, login)
     if login.method != "claude_cli":
         # Only the CLI's own login lives in the host's configuration; the others need nothing of it.
-        environment = {**environment, "CLAUDE_CONFIG_DIR": str(config_directory)}
-    return LaunchProfile(cli_path, environment, working_directory, login.bare)
+        environment["CLAUDE_CONFIG_DIR"] = str(config_directory)
+    return LaunchProfile(cli_path, tuple(sorted(environment.items())), working_directory, login.bare)
 
 
 def _demo_settings(settings: Settings, url: str) -> Settings:
@@ -89,6 +105,9 @@ _bearer = HTTPBearer(auto_error=False, description="One of the server's API keys
 
 def require_key(
     services: ServicesDependency, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> None:
-    """Route dependency: only callers with a key of ours pass, where there are keys."""
-    check_key(services.settings, credentials.credentials if credentials else None)
+) -> str:
+    """Route dependency: only callers with a key of ours pass, where there are keys. Returns who it is."""
+    return check_key(services.settings, credentials.credentials if credentials else None)
+
+
+OwnerDependency = Annotated[str, Depends(require_key)]

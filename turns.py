@@ -72,11 +72,11 @@ class TurnRequest:
 class LaunchProfile:
     """What a Claude Code process can't change after its start.
 
-    `environment` is the whole environment of the process: nothing is inherited beside it.
+    `environment` is the whole environment of the process, as pairs: nothing is inherited beside it.
     """
 
     cli_path: Path
-    environment: Mapping[str, str] = field(repr=False)
+    environment: tuple[tuple[str, str], ...] = field(repr=False)
     working_directory: Path
     bare: bool
 

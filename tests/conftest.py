@@ -24,7 +24,8 @@ from demo_upstream import DemoUpstream
 from main import create_app
 
 COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", *COVERAGE)
+# `PROCESS_REUSE=off make test` runs the suite with a process for every turn.
+KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "PROCESS_REUSE", *COVERAGE)
 HOME = tempfile.mkdtemp(prefix="claude-wrapper-tests-")
 
 
@@ -56,7 +57,7 @@ NO_WAY_OUT = {
 
 def clean_environment(**variables: str) -> dict[str, str]:
     """Make an environment for a server or a CLI, from nothing, and without a way off this machine."""
-    kept = {name: os.environ[name] for name in ("PATH", *COVERAGE) if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "PROCESS_REUSE", *COVERAGE) if name in os.environ}
     return {**kept, "HOME": HOME, **NO_WAY_OUT, **variables}
 
 

@@ -9,9 +9,10 @@ from conftest import REPOSITORY
 
 LAYERS = (
     {"config", "errors", "schema_instance", "turns"},
-    {"cli_channel", "cli_launch", "demo_upstream", "models"},
+    {"cli_channel", "cli_launch", "conversation", "demo_upstream", "models", "turn_queue"},
     {"auth", "claude_process", "message_adapter", "parameter_validator", "request_body", "streaming"},
-    {"model_catalog", "process_pool"},
+    {"model_catalog", "spare_processes"},
+    {"process_pool"},
     {"chat_service"},
     {"http_layer", "services"},
     {"chat_routes", "info_routes"},

@@ -244,8 +244,8 @@ def test_sigkill_leaves_no_process_behind(
 
 @linux
 def test_each_turn_leaves_no_process_behind(start: Start) -> None:
-    """A process serves one turn and is reaped; what is left are the spares."""
-    command = start("main.py", "0", "--demo", SPARE_PROCESSES="1")
+    """Without reuse a process serves one turn and is reaped; what is left are the spares."""
+    command = start("main.py", "0", "--demo", SPARE_PROCESSES="1", PROCESS_REUSE="off")
     url = command.url()
     for _ in range(3):
         assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=30).status_code == 200

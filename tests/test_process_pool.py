@@ -1,10 +1,11 @@
-"""Leases, with real processes against the demo upstream."""
+"""Which process serves which turn, with real processes against the demo upstream."""
 
 import os
 import signal
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -12,132 +13,315 @@ import pytest
 
 import cli_launch
 from claude_process import ClaudeProcess
+from cli_channel import CliChannel
 from demo_upstream import DemoUpstream, Gate, Reply
-from errors import ClaudeCodeError
-from process_pool import ProcessPool
-from turns import Binding, LaunchProfile, Message, TextBlock, TextDelta, TurnEnded, TurnRequest, TurnStarted
+from errors import ApiError, ClaudeCodeError, QueueTimeoutError
+from process_pool import Lease, PoolLimits, ProcessPool
+from turns import Binding, LaunchProfile, Message, TextBlock, TextDelta, TurnEnded, TurnEvent, TurnRequest, TurnStarted
 
-PROMPT = Message("user", (TextBlock("Hello"),))
-REQUEST = TurnRequest(Binding("claude-sonnet-4-5", "Be brief."), (), PROMPT)
+MODEL = "claude-sonnet-4-5"
+BINDING = Binding(MODEL, "Be brief.")
+
+
+def request_of(*texts: str, binding: Binding = BINDING) -> TurnRequest:
+    """A conversation, the user's text first, the user's last."""
+    messages = [Message("assistant" if index % 2 else "user", (TextBlock(text),)) for index, text in enumerate(texts)]
+    return TurnRequest(binding, tuple(messages[:-1]), messages[-1])
+
+
+HELLO = request_of("Hello")
 
 
 @pytest.fixture
 def profile(api_key_environment: Mapping[str, str], upstream: DemoUpstream, tmp_path: Path) -> LaunchProfile:
     """How to start a CLI that sees nothing of this machine."""
-    assert upstream.requests == []
+    upstream.script(Reply(text="Fine."), times=None)
     environment = {**api_key_environment, "CLAUDE_CONFIG_DIR": str(tmp_path / "config")}
-    return LaunchProfile(cli_launch.find_cli(None), environment, tmp_path, bare=True)
+    return LaunchProfile(cli_launch.find_cli(None), tuple(environment.items()), tmp_path, bare=True)
 
 
 @asynccontextmanager
-async def launched(profile: LaunchProfile) -> AsyncGenerator[ClaudeProcess, None]:
-    """A process that is closed afterwards."""
-    process = await ClaudeProcess.launch(profile)
-    try:
-        yield process
-    finally:
-        await process.close()
+async def opened(profile: LaunchProfile, **limits: Any) -> AsyncGenerator["Clients", None]:
+    """A pool with these limits, and clients of it."""
+    defaults: dict[str, Any] = {
+        "processes": 2,
+        "spares": 0,
+        "queue_timeout": 20,
+        "park_seconds": 60,
+        "turns": 100,
+        "memory": 2**40,
+        "reuse": True,
+    }
+    async with ProcessPool.open(PoolLimits(**{**defaults, **limits}), profile) as pool:
+        yield Clients(pool, profile)
 
 
-async def a_spare_of(pool: ProcessPool) -> ClaudeProcess:
-    """A spare, once there is one."""
+class Clients:
+    """Those who use a pool."""
+
+    def __init__(self, pool: ProcessPool, profile: LaunchProfile) -> None:
+        self.pool, self.profile = pool, profile
+
+    @asynccontextmanager
+    async def lease(self, request: TurnRequest, owner: str = "anna") -> AsyncGenerator[Lease, None]:
+        """Lend a process."""
+        async with self.pool.lease(request, owner, self.profile) as lease:
+            yield lease
+
+    async def ask(self, *texts: str, owner: str = "anna", binding: Binding = BINDING) -> str:
+        """Have a conversation answered; return where the process came from."""
+        request = request_of(*texts, binding=binding)
+        async with self.lease(request, owner) as lease:
+            events = [event async for event in lease.process.turn(request.prompt)]
+        assert said(events) == "Fine."
+        return lease.origin
+
+    async def settled(self) -> None:
+        """Wait until no turn has an aftermath."""
+        with anyio.fail_after(10):
+            while self.pool.state.working:  # noqa: ASYNC110 - it happens in the background, and nobody is told
+                await anyio.sleep(0.01)
+
+
+async def ended(process: ClaudeProcess) -> None:
+    """Wait until a process is gone."""
     with anyio.fail_after(10):
-        while not pool.spares:  # noqa: ASYNC110 - they are started in the background, and nobody is told
+        while process.alive:  # noqa: ASYNC110 - it ends in the background, and nobody is told
             await anyio.sleep(0.01)
-    return pool.spares[0]
+
+
+def said(events: list[TurnEvent]) -> str:
+    """The text of an answer."""
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def seen(upstream: DemoUpstream) -> list[str]:
+    """What the model saw in the last request: the texts of all messages, and before them the system prompt's."""
+    body = upstream.messages_requests()[-1].body
+    system = [block["text"] for block in body["system"][2:]]
+    contents = [message["content"] for message in body["messages"]]
+    blocks = [[{"text": each}] if isinstance(each, str) else each for each in contents]
+    return [*system, *(block["text"] for each in blocks for block in each)]
+
+
+# The four ways
 
 
 @pytest.mark.asyncio
 async def test_a_lease_serves_a_turn(profile: LaunchProfile) -> None:
-    """A leased process is bound, and its turn begins with TurnStarted and ends with TurnEnded."""
-    async with ProcessPool.open(profile, spares=1, limit=2) as pool, pool.lease(REQUEST) as process:
-        events = [event async for event in process.turn(PROMPT)]
+    """A leased process is prepared, and its turn begins with TurnStarted and ends with TurnEnded."""
+    async with opened(profile) as clients, clients.lease(HELLO) as lease:
+        events = [event async for event in lease.process.turn(HELLO.prompt)]
+    assert lease.origin == "spawned"
     assert isinstance(events[0], TurnStarted)
     assert isinstance(events[-1], TurnEnded)
-    assert all(isinstance(event, TextDelta) for event in events[1:-1])
 
 
 @pytest.mark.asyncio
-async def test_a_dead_spare_is_replaced(profile: LaunchProfile) -> None:
-    """A spare that died while it waited costs nobody an error."""
-    async with ProcessPool.open(profile, spares=1, limit=2) as pool:
-        async with pool.lease(REQUEST) as first:
-            pass
-        spare = await a_spare_of(pool)
-        assert spare is not first
-        os.kill(spare.pid, signal.SIGKILL)
-        async with pool.lease(REQUEST) as process:
-            assert process is not spare
-            assert [event async for event in process.turn(PROMPT)]
+async def test_a_conversation_goes_on_in_its_process(profile: LaunchProfile, upstream: DemoUpstream) -> None:
+    """A request that holds a parked conversation and one message more adopts it, and sends the one message."""
+    async with opened(profile) as clients:
+        origins = [await clients.ask("One"), await clients.ask("One", "Fine.", "Two")]
+    assert origins == ["spawned", "adopted"]
+    assert seen(upstream) == ["Be brief.", "One", "Fine.", "Two"]
+    assert len(upstream.messages_requests()) == 2
 
 
 @pytest.mark.asyncio
-async def test_turns_beyond_the_limit_wait(profile: LaunchProfile) -> None:
-    """With one process allowed, a second lease begins when the first has ended."""
-    order: list[str] = []
-
-    async def second(pool: ProcessPool) -> None:
-        order.append("second asks")
-        async with pool.lease(REQUEST):
-            order.append("second works")
-
-    async with (
-        ProcessPool.open(profile, spares=0, limit=1) as pool,
-        anyio.create_task_group() as tasks,
-        pool.lease(REQUEST) as process,
-    ):
-        tasks.start_soon(second, pool)
-        assert [event async for event in process.turn(PROMPT)]
-        order.append("first ends")
-    assert order == ["second asks", "first ends", "second works"]
+@pytest.mark.parametrize(
+    "conversation",
+    [
+        ("One", "Fine.", "Two", "Fine.", "Three"),
+        ("One", "Fine.", "Another"),
+        ("One",),
+        ("One", "Edited.", "Two"),
+        ("One", "Fine.", "Two", "Edited.", "Three", "Fine.", "Four"),
+    ],
+    ids=["regenerated", "edited", "from the start", "answer edited", "answer edited, and on"],
+)
+async def test_an_edited_conversation_is_rewound(
+    profile: LaunchProfile, upstream: DemoUpstream, conversation: tuple[str, ...]
+) -> None:
+    """Where a parked conversation is the request's up to some message, it is rewound to there."""
+    async with opened(profile) as clients:
+        for texts in [("One",), ("One", "Fine.", "Two"), ("One", "Fine.", "Two", "Fine.", "Three")]:
+            await clients.ask(*texts)
+        assert await clients.ask(*conversation) == "adopted"
+    assert seen(upstream) == ["Be brief.", *conversation]
+    assert len(upstream.messages_requests()) == 4
 
 
 @pytest.mark.asyncio
-async def test_closing_the_pool_ends_every_process(profile: LaunchProfile) -> None:
-    """At the pool's exit spares and leased processes are gone."""
-    async with ProcessPool.open(profile, spares=2, limit=2) as pool, pool.lease(REQUEST) as leased:
-        processes = [leased, await a_spare_of(pool)]
-    assert not any(process.alive for process in processes)
+async def test_nobody_adopts_what_isnt_theirs(profile: LaunchProfile) -> None:
+    """Another owner, model or system prompt doesn't adopt a conversation, be it the same letter by letter."""
+    async with opened(profile, processes=8) as clients:
+        await clients.ask("One")
+        origins = [
+            await clients.ask("One", "Fine.", "Two", owner="berta"),
+            await clients.ask("One", "Fine.", "Two", binding=Binding("claude-opus-4-1", BINDING.system)),
+            await clients.ask("One", "Fine.", "Two", binding=Binding(MODEL, "Be long.")),
+            await clients.ask("One", "Fine.", "Two"),
+        ]
+    assert origins == ["spawned", "spawned", "spawned", "adopted"]
+
+
+@pytest.mark.asyncio
+async def test_without_room_the_oldest_conversation_is_recycled(profile: LaunchProfile, upstream: DemoUpstream) -> None:
+    """A process is rewound and rebound for another conversation, and nothing of the old one is left in it."""
+    other = Binding("claude-opus-4-1", "Be long.")
+    async with opened(profile, processes=1) as clients:
+        await clients.ask("Secret", "Fine.", "More")
+        assert await clients.ask("Old", "Answer.", "New", binding=other) == "recycled"
+        assert seen(upstream) == ["Be long.", "Old", "Answer.", "New"]
+        assert upstream.messages_requests()[-1].body["model"] == "claude-opus-4-1"
+        assert await clients.ask("Old", "Answer.", "New", "Fine.", "Newer", binding=other) == "adopted"
+        assert await clients.ask("Last") == "recycled"
+    assert seen(upstream) == ["Be brief.", "Last"]
+    assert len(upstream.messages_requests()) == 4
+
+
+@pytest.mark.asyncio
+async def test_a_conversation_that_is_over_is_recycled(profile: LaunchProfile) -> None:
+    """After PARK_SECONDS a process takes another conversation, though there is room for one more."""
+    async with opened(profile, park_seconds=0) as clients:
+        assert [await clients.ask("One"), await clients.ask("Two")] == ["spawned", "recycled"]
+
+
+@pytest.mark.asyncio
+async def test_a_system_prompt_is_neither_added_nor_taken_away(profile: LaunchProfile, upstream: DemoUpstream) -> None:
+    """A process with a system prompt doesn't serve a request without one, nor the other way round."""
+    bare = Binding(MODEL, None)
+    async with opened(profile, processes=1) as clients:
+        assert [await clients.ask("One"), await clients.ask("Two", binding=bare)] == ["spawned", "spawned"]
+        assert seen(upstream) == ["Two"]
+        assert [await clients.ask("Three", binding=bare), await clients.ask("Four")] == ["recycled", "spawned"]
+
+
+@pytest.mark.asyncio
+async def test_another_owner_gets_another_process(profile: LaunchProfile) -> None:
+    """Where one owner's process has to make room for another's turn, it ends."""
+    async with opened(profile, processes=1) as clients:
+        async with clients.lease(HELLO) as first:
+            assert [event async for event in first.process.turn(HELLO.prompt)]
+        assert await clients.ask("Hello", owner="berta") == "spawned"
+        assert clients.pool.state.parked == 1
+        await ended(first.process)
+
+
+@pytest.mark.asyncio
+async def test_two_that_race_for_a_conversation_both_get_it(profile: LaunchProfile, upstream: DemoUpstream) -> None:
+    """One adopts the process, the other takes the next way."""
+    origins: list[str] = []
+
+    async def ask(clients: Clients, text: str) -> None:
+        origins.append(await clients.ask("One", "Fine.", text))
+
+    async with opened(profile) as clients:
+        await clients.ask("One")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, clients, "Two")
+            tasks.start_soon(ask, clients, "Too")
+    assert sorted(origins) == ["adopted", "spawned"]
+    assert {record.body["messages"][-1]["content"][0]["text"] for record in upstream.messages_requests()[1:]} == {
+        "Two",
+        "Too",
+    }
+
+
+# What goes wrong
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "failure",
+    [Reply(status=500), Reply(text=["One ", "two"], cut_after=1), Reply(text="No", stop_reason="refusal")],
+    ids=["error", "cut", "refusal"],
+)
+async def test_a_failed_turn_leaves_no_trace(profile: LaunchProfile, upstream: DemoUpstream, failure: Reply) -> None:
+    """After a turn that failed, its process is where it was before, and the conversation goes on in it."""
+    async with opened(profile) as clients:
+        await clients.ask("One")
+        upstream.reset()
+        upstream.script(failure)
+        upstream.script(Reply(text="Fine."), times=None)
+        failing = request_of("One", "Fine.", "Two")
+        async with clients.lease(failing) as lease:
+            with suppress(ApiError):
+                assert [event async for event in lease.process.turn(failing.prompt)]
+        await clients.settled()
+        assert await clients.ask("One", "Fine.", "Three") == "adopted"
+    assert seen(upstream) == ["Be brief.", "One", "Fine.", "Three"]
+
+
+@pytest.mark.asyncio
+async def test_a_turn_that_is_left_is_stopped(profile: LaunchProfile, upstream: DemoUpstream) -> None:
+    """A turn that nobody waits for closes its upstream's connection; its process goes on without a trace of it."""
+    async with opened(profile) as clients:
+        upstream.reset()
+        upstream.script(Reply(text=["one ", "two "], gate=Gate(after=1)))
+        upstream.script(Reply(text="Fine."), times=None)
+        async with clients.lease(HELLO) as lease, aclosing(lease.process.turn(HELLO.prompt)) as events:
+            while await anext(events) != TextDelta("one "):
+                pass
+        await anyio.to_thread.run_sync(upstream.wait_for, lambda upstream: upstream.messages_requests()[0].disconnected)
+        await clients.settled()
+        assert await clients.ask("Hello again") in ("recycled", "spawned")
+        async with clients.lease(request_of("Hello again", "Fine.", "Bye")) as again:
+            assert again.process.alive
+    assert seen(upstream) == ["Be brief.", "Hello again"]
 
 
 @pytest.mark.asyncio
 async def test_a_process_that_dies_in_mid_turn_is_an_error(profile: LaunchProfile, upstream: DemoUpstream) -> None:
     """Killed while the model writes, a process ends its turn with a ClaudeCodeError, and not in silence."""
+    upstream.reset()
     upstream.script(Reply(text=["one ", "two "], gate=Gate(after=1)))
-    async with launched(profile) as process:
-        await process.bind(REQUEST.binding)
-        async with aclosing(process.turn(PROMPT)) as events:
-            assert isinstance(await anext(events), TurnStarted)
-            assert await anext(events) == TextDelta("one ")
-            os.kill(process.pid, signal.SIGKILL)
-            with pytest.raises(ClaudeCodeError):
-                await anext(events)
-
-
-@pytest.mark.asyncio
-async def test_an_interrupted_turn_ends(profile: LaunchProfile, upstream: DemoUpstream) -> None:
-    """`interrupt` stops the turn: its last event says so, and the upstream's connection closes."""
-    upstream.script(Reply(text=["one ", "two "], gate=Gate(after=1)))
-    async with launched(profile) as process:
-        await process.bind(REQUEST.binding)
-        events = process.turn(PROMPT)
+    async with (
+        opened(profile) as clients,
+        clients.lease(HELLO) as lease,
+        aclosing(lease.process.turn(HELLO.prompt)) as events,
+    ):
         while await anext(events) != TextDelta("one "):
             pass
-        await process.interrupt()
-        *_, ended = [event async for event in events]
-    assert isinstance(ended, TurnEnded)
-    assert ended.stop_reason == "interrupted"
-    await anyio.to_thread.run_sync(upstream.wait_for, lambda upstream: upstream.messages_requests()[0].disconnected)
+        os.kill(lease.process.pid, signal.SIGKILL)
+        with pytest.raises(ClaudeCodeError):
+            await anext(events)
 
 
 @pytest.mark.asyncio
-async def test_a_process_knows_its_account_and_models(profile: LaunchProfile, upstream: DemoUpstream) -> None:
-    """Inspecting a process tells version, login and models, and sends nothing to Claude."""
-    async with launched(profile) as process:
-        inspection = await process.inspect()
-    assert inspection.account.api_key_source == "ANTHROPIC_API_KEY"
-    assert {"sonnet", "opus", "haiku"} <= {model.alias for model in inspection.models}
-    assert not upstream.messages_requests()
+async def test_a_dead_process_costs_nobody_an_error(profile: LaunchProfile) -> None:
+    """A spare, and a parked process, that died while they waited are replaced."""
+    async with opened(profile, spares=1) as clients:
+        with anyio.fail_after(10):
+            while not clients.pool.state.spare:  # noqa: ASYNC110 - it starts in the background
+                await anyio.sleep(0.01)
+        (spare,) = clients.pool.spares
+        os.kill(spare.pid, signal.SIGKILL)
+        async with clients.lease(HELLO) as lease:
+            assert lease.process is not spare
+            assert [event async for event in lease.process.turn(HELLO.prompt)]
+        os.kill(lease.process.pid, signal.SIGKILL)
+        await ended(lease.process)
+        assert await clients.ask("Hello", "Fine.", "Again") != "adopted"
+
+
+@pytest.mark.asyncio
+async def test_a_process_that_doesnt_rewind_is_replaced(
+    profile: LaunchProfile, upstream: DemoUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The danger: Claude Code answers a rewind with "success" though it didn't rewind."""
+    control = CliChannel.control
+
+    async def refusing(self: CliChannel, subtype: str, **fields: Any) -> dict[str, Any]:
+        if subtype == "rewind_conversation":
+            return {"rewound": False, "reason": "stale_target"}
+        return await control(self, subtype, **fields)
+
+    monkeypatch.setattr(CliChannel, "control", refusing)
+    async with opened(profile) as clients:
+        await clients.ask("One")
+        assert await clients.ask("One") == "spawned"
+    assert seen(upstream) == ["Be brief.", "One"]
 
 
 @pytest.mark.asyncio
@@ -147,10 +331,91 @@ async def test_an_executable_that_is_no_cli_is_an_error(profile: LaunchProfile, 
     program.write_text("#!/bin/sh\necho nonsense >&2\nexit 3\n")
     program.chmod(0o755)
     broken = LaunchProfile(program, profile.environment, profile.working_directory, bare=True)
-    async with ProcessPool.open(broken, spares=0, limit=1) as pool:
+    async with opened(broken) as clients:
         with pytest.raises(ClaudeCodeError):
-            async with pool.lease(REQUEST):
+            async with clients.lease(HELLO):
                 raise AssertionError
+
+
+# Limits
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("limit", [{"turns": 1}, {"memory": 1}, {"reuse": False}], ids=["turns", "memory", "reuse"])
+async def test_a_process_beyond_its_limits_is_replaced(profile: LaunchProfile, limit: dict[str, Any]) -> None:
+    """After so many turns, with so much memory, or where reuse is off, a conversation goes on in a new process."""
+    async with opened(profile, **limit) as clients:
+        assert [await clients.ask("One"), await clients.ask("One", "Fine.", "Two")] == ["spawned", "spawned"]
+        assert clients.pool.state.parked == 0
+
+
+@pytest.mark.asyncio
+async def test_turns_beyond_the_limit_wait(profile: LaunchProfile) -> None:
+    """With one process allowed, a second lease begins when the first has ended."""
+    order: list[str] = []
+
+    async def second(clients: Clients) -> None:
+        order.append("second asks")
+        async with clients.lease(HELLO):
+            order.append("second works")
+
+    async with (
+        opened(profile, processes=1) as clients,
+        anyio.create_task_group() as tasks,
+        clients.lease(HELLO) as lease,
+    ):
+        tasks.start_soon(second, clients)
+        assert [event async for event in lease.process.turn(HELLO.prompt)]
+        order.append("first ends")
+    assert order == ["second asks", "first ends", "second works"]
+
+
+@pytest.mark.asyncio
+async def test_who_waits_too_long_is_told_to_come_back(profile: LaunchProfile) -> None:
+    """After QUEUE_TIMEOUT a waiting request is a 503 with Retry-After."""
+    async with opened(profile, processes=1, queue_timeout=0.01) as clients, clients.lease(HELLO):
+        with pytest.raises(QueueTimeoutError) as caught:
+            async with clients.lease(HELLO):
+                raise AssertionError
+    assert caught.value.status == 503
+    assert int(caught.value.headers["Retry-After"]) > 0
+
+
+@pytest.mark.asyncio
+async def test_conversations_that_are_over_dont_pile_up(profile: LaunchProfile) -> None:
+    """Beyond as many as there are spares, processes whose conversation is over end."""
+    async with opened(profile, processes=8, spares=1, park_seconds=1000) as clients:
+        for text in ("One", "Two", "Three"):
+            await clients.ask(text)
+        clients.pool.sweep()
+        assert clients.pool.state.parked == 3
+    async with opened(profile, processes=8, spares=1, park_seconds=0) as clients:
+        async with clients.lease(HELLO) as one, clients.lease(HELLO) as two:
+            for lease in (one, two):
+                assert [event async for event in lease.process.turn(HELLO.prompt)]
+        clients.pool.sweep()
+        assert clients.pool.state.parked == 1
+
+
+@pytest.mark.asyncio
+async def test_closing_the_pool_ends_every_process(profile: LaunchProfile) -> None:
+    """At the pool's exit spares, parked and leased processes are gone."""
+    async with opened(profile, spares=1) as clients:
+        async with clients.lease(HELLO) as parked:
+            assert [event async for event in parked.process.turn(HELLO.prompt)]
+        async with clients.lease(request_of("Other")) as leased:
+            processes: list[ClaudeProcess] = [parked.process, leased.process, *clients.pool.spares]
+    assert not any(process.alive for process in processes)
+
+
+@pytest.mark.asyncio
+async def test_a_process_knows_its_account_and_models(profile: LaunchProfile, upstream: DemoUpstream) -> None:
+    """Inspecting a process tells login and models, and sends nothing to Claude."""
+    async with opened(profile) as clients:
+        inspection = await clients.pool.inspect(profile)
+    assert inspection.account.api_key_source == "ANTHROPIC_API_KEY"
+    assert {"sonnet", "opus", "haiku"} <= {model.alias for model in inspection.models}
+    assert not upstream.messages_requests()
 
 
 @pytest.mark.asyncio
@@ -158,16 +423,16 @@ async def test_two_processes_answer_side_by_side(profile: LaunchProfile, upstrea
     """Turns at the same time don't mix: each gets the answer to its own prompt."""
     answers: dict[str, str] = {}
 
-    async def ask(pool: ProcessPool, name: str) -> None:
-        prompt = Message("user", (TextBlock(name),))
-        async with pool.lease(TurnRequest(REQUEST.binding, (), prompt)) as process:
-            events = [event async for event in process.turn(prompt)]
-        answers[name] = "".join(event.text for event in events if isinstance(event, TextDelta))
+    async def ask(clients: Clients, name: str) -> None:
+        request = request_of(name)
+        async with clients.lease(request) as lease:
+            answers[name] = said([event async for event in lease.process.turn(request.prompt)])
 
     names = ["alpha", "beta", "gamma", "delta"]
+    upstream.reset()
     for name in names:
         upstream.script(Reply(text=f"I am {name}"), when=name)
-    async with ProcessPool.open(profile, spares=2, limit=4) as pool, anyio.create_task_group() as tasks:
+    async with opened(profile, processes=4) as clients, anyio.create_task_group() as tasks:
         for name in names:
-            tasks.start_soon(ask, pool, name)
+            tasks.start_soon(ask, clients, name)
     assert answers == {name: f"I am {name}" for name in names}
