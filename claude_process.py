@@ -7,10 +7,9 @@ else; tests/test_cli_contract.py holds each of these facts against the installed
 
 import json
 import logging
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -28,6 +27,7 @@ from claude_agent_sdk import TextBlock as SdkTextBlock
 
 import cli_launch
 from cli_channel import CliChannel
+from cli_frames import Frame, frame_of, rebinding, rewind_to
 from conversation import Conversation, Digest, digests
 from errors import ApiError, ClaudeCodeError, ClaudeLoginError, ContextLengthExceededError, from_upstream
 from turns import (
@@ -47,9 +47,6 @@ from turns import (
 )
 
 logger = logging.getLogger(__name__)
-
-# An alias that every account has.
-_SOME_ALIAS = "sonnet"
 
 # After these the CLI prompts the model again by itself, in words of its own; there is no setting against it.
 # `tool_use` is one of them as long as no tools are offered: a call of something else would be argued with.
@@ -154,9 +151,12 @@ class ClaudeProcess:
         keep = self.conversation.keepable(shared)
         if keep is None:
             raise ClaudeCodeError("This conversation can't be rewound.")
-        await self._rewind(keep)
-        if request.binding != self.binding:
-            await self._bind(request.binding)
+        if self.binding is None:
+            await self._initialize(request.binding.system)
+        rewinds = [rewind_to(target) for target in self.conversation.rewind(keep)]
+        answers = await self._channel.controls(*rewinds, *rebinding(self.binding, request.binding))
+        _check_rewound(answers[: len(rewinds)])
+        self.binding = request.binding
         await self._seed(request.history[keep:])
 
     async def inspect(self) -> Inspection:
@@ -196,7 +196,7 @@ class ClaudeProcess:
         if self._unsettled.running:
             await self._channel.control("interrupt")
             await self._next_result()
-        await self._rewind_to(self._unsettled.prompt_uuid)
+        _check_rewound(await self._channel.controls(rewind_to(self._unsettled.prompt_uuid)))
         self._unsettled = None
 
     async def close(self) -> None:
@@ -216,25 +216,6 @@ class ClaudeProcess:
             self.conversation.append(prompt, self._unsettled.prompt_uuid)
             self.conversation.append(Message("assistant", (TextBlock(state.text),)), "")
             self._unsettled = None
-
-    async def _rewind(self, keep: int) -> None:
-        for target in self.conversation.rewind(keep):
-            await self._rewind_to(target)
-
-    async def _rewind_to(self, target: str) -> None:
-        answer = await self._channel.control("rewind_conversation", target_message_uuid=target)
-        if answer.get("rewound") is not True:
-            raise ClaudeCodeError(f"Claude Code didn't rewind: {answer.get('reason')}")
-
-    async def _bind(self, binding: Binding) -> None:
-        """Take on every field of a binding. The conversation is empty, or the change would be told to the model."""
-        if self.binding is None:
-            await self._initialize(binding.system)
-        elif binding.system is not None:
-            # With an alias: a full name would be tried out with a request, and billed.
-            await self._channel.control("set_model", model=_SOME_ALIAS, system_prompt=binding.system)
-        await self._channel.control("apply_flag_settings", settings={"model": binding.model})
-        self.binding = binding
 
     async def _seed(self, history: tuple[Message, ...]) -> None:
         """Put `history` into the conversation natively."""
@@ -261,7 +242,7 @@ class ClaudeProcess:
 
     async def _send(self, message: Message, **fields: Any) -> str:
         """Send a message as a frame; return the id that Claude Code will know it by."""
-        frame = {**_FRAMES[message.role]([asdict(block) for block in message.content]), **fields}
+        frame = frame_of(message, **fields)
 
         async def frames() -> AsyncIterator[dict[str, Any]]:
             yield frame
@@ -285,37 +266,11 @@ class ClaudeProcess:
         raise self._channel.died()
 
 
-def _user_frame(content: list[dict[str, Any]]) -> dict[str, Any]:
-    # `client_composed`, set by the SDK's verbatim_prompts, keeps @path and /command in it plain text.
-    message = {"role": "user", "content": content}
-    return {"type": "user", "message": message, "parent_tool_use_id": None, "session_id": "", "uuid": str(uuid.uuid4())}
-
-
-def _assistant_frame(content: list[dict[str, Any]]) -> dict[str, Any]:
-    # An id of its own, or the CLI merges the message with its neighbour.
-    message = {
-        "id": f"msg_{uuid.uuid4().hex}",
-        "type": "message",
-        "role": "assistant",
-        "model": "claude",
-        "content": content,
-        "stop_reason": "end_turn",
-        "stop_sequence": None,
-        "usage": {"input_tokens": 0, "output_tokens": 0},
-    }
-    return {
-        "type": "assistant",
-        "message": message,
-        "parent_tool_use_id": None,
-        "session_id": "",
-        "uuid": str(uuid.uuid4()),
-    }
-
-
-_FRAMES: Mapping[str, Callable[[list[dict[str, Any]]], dict[str, Any]]] = {
-    "user": _user_frame,
-    "assistant": _assistant_frame,
-}
+def _check_rewound(answers: Sequence[Frame]) -> None:
+    # A rewind that is refused is answered with "success", too.
+    for answer in answers:
+        if answer.get("rewound") is not True:
+            raise ClaudeCodeError(f"Claude Code didn't rewind: {answer.get('reason')}")
 
 
 def _claude_model(row: Mapping[str, Any]) -> ClaudeModel:

@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from cli_frames import Control, Frame
 from errors import ClaudeCodeError
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,6 @@ _CONTROL_TIMEOUT_SECONDS = 30.0
 _EXIT_GRACE_SECONDS = 2.0
 _LONGEST_FRAME_BYTES = 64 * 2**20
 _LAST_WORDS_BYTES = 2000
-
-Frame = dict[str, Any]
 
 
 class CliChannel:
@@ -48,11 +47,11 @@ class CliChannel:
         """Whether the process still runs."""
         return self._process.returncode is None
 
-    async def write(self, line: str) -> None:
-        """Write one frame, as a line. Raises ClaudeCodeError where the process is gone."""
+    async def write(self, lines: str) -> None:
+        """Write frames, a line each. Raises ClaudeCodeError where the process is gone."""
         try:
             async with self._write_lock:
-                await self._stdin.send(line.encode())
+                await self._stdin.send(lines.encode())
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise self.died() from error
 
@@ -74,25 +73,26 @@ class CliChannel:
                 answer.set({"subtype": "error", "error": "the process ended"})
 
     async def control(self, subtype: str, **fields: Any) -> Frame:
-        """Send a control request and return its response, which somebody has to read in `frames`.
+        """Send a control request and return its response; see `controls`."""
+        (response,) = await self.controls((subtype, fields))
+        return response
 
-        Raises ClaudeCodeError where it fails or takes too long.
+    async def controls(self, *requests: Control) -> list[Frame]:
+        """Send control requests, all at once, and return their responses, which somebody has to read in `frames`.
+
+        They are carried out in their order. Raises ClaudeCodeError where one fails or takes too long.
         """
-        request_id, answer = f"wrapper_{uuid.uuid4().hex}", _Answer()
-        self._waiting[request_id] = answer
-        request = {"type": "control_request", "request_id": request_id, "request": {"subtype": subtype, **fields}}
+        waiting = {f"wrapper_{uuid.uuid4().hex}": (_Answer(), request) for request in requests}
+        self._waiting |= {request_id: answer for request_id, (answer, _) in waiting.items()}
         try:
-            await self.write(json.dumps(request) + "\n")
+            await self.write("".join(_control_frame(each, *request) for each, (_, request) in waiting.items()))
             with anyio.fail_after(_CONTROL_TIMEOUT_SECONDS):
-                response = await answer.wait()
+                return [_successful(await answer.wait(), subtype) for answer, (subtype, _) in waiting.values()]
         except TimeoutError as error:
-            raise ClaudeCodeError(f"Claude Code didn't answer `{subtype}` in time.") from error
+            raise ClaudeCodeError("Claude Code didn't answer a control request in time.") from error
         finally:
-            del self._waiting[request_id]
-        if response["subtype"] != "success":
-            raise ClaudeCodeError(f"Claude Code refused `{subtype}`: {response.get('error')}")
-        result: Frame = response.get("response") or {}
-        return result
+            for request_id in waiting:
+                del self._waiting[request_id]
 
     async def end_input(self) -> None:
         """Close the process's input."""
@@ -130,6 +130,18 @@ class CliChannel:
         if self.alive:
             with suppress(ProcessLookupError):
                 means()
+
+
+def _control_frame(request_id: str, subtype: str, fields: Frame) -> str:
+    request = {"subtype": subtype, **fields}
+    return json.dumps({"type": "control_request", "request_id": request_id, "request": request}) + "\n"
+
+
+def _successful(response: Frame, subtype: str) -> Frame:
+    if response["subtype"] != "success":
+        raise ClaudeCodeError(f"Claude Code refused `{subtype}`: {response.get('error')}")
+    result: Frame = response.get("response") or {}
+    return result
 
 
 class _Answer:

@@ -6,12 +6,14 @@ See test_cli_contract.py.
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from claude_cli import (
     ClaudeCli,
     ClientTool,
+    ControlRefusedError,
     Frame,
     Lab,
     assistant,
@@ -91,6 +93,38 @@ async def test_a_rewind_drops_one_exchange_at_a_time(lab: Lab) -> None:
         assert (await rewind(cli, first))["rewound"] is True
         await cli.turn("Hello")
     assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]
+
+
+@pytest.mark.asyncio
+async def test_controls_are_carried_out_in_their_order(lab: Lab) -> None:
+    """Controls may be sent all at once: rewinds from the last message to the first, then prompt, then model."""
+    async with lab.bound() as cli:
+        prompts = [user(str(number)) for number in range(4)]
+        for prompt in prompts:
+            await cli.turn(prompt)
+        answers = await asyncio.gather(
+            *(rewind(cli, prompt) for prompt in reversed(prompts)),
+            cli.control("set_model", model="sonnet", system_prompt="New."),
+            cli.control("apply_flag_settings", settings={"model": "claude-opus-4-1"}),
+        )
+        assert [answer["rewound"] for answer in answers[:4]] == [True] * 4
+        await cli.turn("Hello")
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]
+    assert (lab.bodies[-1]["model"], lab.bodies[-1]["system"][2]["text"]) == ("claude-opus-4-1", "New.")
+
+
+@pytest.mark.asyncio
+async def test_a_system_prompt_is_replaced_but_never_by_none(lab: Lab) -> None:
+    """`set_model` takes a text as system prompt and refuses an empty one; with an alias it asks nobody."""
+    async with lab.bound() as cli:
+        nothing: list[Any] = ["", None, []]
+        for empty in nothing:
+            with pytest.raises(ControlRefusedError):
+                await cli.control("set_model", model="sonnet", system_prompt=empty)
+        await cli.control("set_model", model="sonnet", system_prompt="New.")
+        assert lab.bodies == []
+        await cli.turn("Hello")
+    assert [block["text"] for block in lab.bodies[-1]["system"][2:]] == ["New."]
 
 
 @pytest.mark.asyncio

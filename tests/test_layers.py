@@ -9,7 +9,8 @@ from conftest import REPOSITORY
 
 LAYERS = (
     {"config", "errors", "schema_instance", "turns"},
-    {"cli_channel", "cli_launch", "conversation", "demo_upstream", "models", "turn_queue"},
+    {"cli_frames", "cli_launch", "conversation", "demo_upstream", "models", "turn_queue"},
+    {"cli_channel"},
     {"auth", "claude_process", "message_adapter", "parameter_validator", "request_body", "streaming"},
     {"model_catalog", "spare_processes"},
     {"process_pool"},

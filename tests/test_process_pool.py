@@ -14,6 +14,7 @@ import pytest
 import cli_launch
 from claude_process import ClaudeProcess
 from cli_channel import CliChannel
+from cli_frames import Control, Frame
 from demo_upstream import DemoUpstream, Gate, Reply
 from errors import ApiError, ClaudeCodeError, QueueTimeoutError
 from process_pool import Lease, PoolLimits, ProcessPool
@@ -310,14 +311,13 @@ async def test_a_process_that_doesnt_rewind_is_replaced(
     profile: LaunchProfile, upstream: DemoUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The danger: Claude Code answers a rewind with "success" though it didn't rewind."""
-    control = CliChannel.control
+    controls = CliChannel.controls
 
-    async def refusing(self: CliChannel, subtype: str, **fields: Any) -> dict[str, Any]:
-        if subtype == "rewind_conversation":
-            return {"rewound": False, "reason": "stale_target"}
-        return await control(self, subtype, **fields)
+    async def refusing(self: CliChannel, *requests: Control) -> list[Frame]:
+        rewinds = any(subtype == "rewind_conversation" for subtype, _ in requests)
+        return [{"rewound": False, "reason": "stale_target"}] if rewinds else await controls(self, *requests)
 
-    monkeypatch.setattr(CliChannel, "control", refusing)
+    monkeypatch.setattr(CliChannel, "controls", refusing)
     async with opened(profile) as clients:
         await clients.ask("One")
         assert await clients.ask("One") == "spawned"

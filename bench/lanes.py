@@ -1,0 +1,163 @@
+"""Ways to get an answer from Claude Code, each timed the same way: seconds to the first text, and to the end."""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+from claude_agent_sdk import ClaudeAgentOptions, StreamEvent, query
+
+import cli_launch
+from cli_channel import CliChannel
+from turns import LaunchProfile
+
+MODEL = "claude-sonnet-4-5"
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer. `first` is None where it wasn't streamed; `origin` is what our server says of its process."""
+
+    first: float | None
+    total: float
+    status: int = 200
+    origin: str = ""
+    key: str = ""
+
+
+@dataclass
+class Watch:
+    """Times one answer."""
+
+    began: float = field(default_factory=time.perf_counter)
+    first: float | None = None
+
+    def text(self) -> None:
+        """Note the first text."""
+        self.first = self.first or time.perf_counter() - self.began
+
+    def stop(self, **more: Any) -> Sample:
+        """Return the times."""
+        return Sample(self.first, time.perf_counter() - self.began, **more)
+
+
+class Lane(Protocol):
+    """One client's way to answers, one after the other."""
+
+    async def ask(self, system: str, prompt: str) -> Sample:
+        """Have a new conversation answered."""
+        ...
+
+
+class SpawningLane:
+    """The field's practice: the SDK's `query`, which starts Claude Code for every request."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        """Use an environment made from nothing."""
+        self._environment = environment
+
+    async def ask(self, system: str, prompt: str) -> Sample:
+        """Have a new conversation answered."""
+        watch = Watch()
+        options = ClaudeAgentOptions(
+            model=MODEL,
+            system_prompt=system,
+            include_partial_messages=True,
+            tools=[],
+            setting_sources=[],
+            env={**self._environment, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"},
+        )
+        async for message in query(prompt=prompt, options=options):
+            if isinstance(message, StreamEvent) and message.event.get("delta", {}).get("type") == "text_delta":
+                watch.text()
+        return watch.stop()
+
+
+class RawLane:
+    """The floor: one live process without a server, rewound and bound anew for each conversation."""
+
+    def __init__(self, channel: CliChannel) -> None:
+        """Use `raw_lane`."""
+        self._channel = channel
+        self._frames = channel.frames()
+        self._last: str | None = None
+
+    async def ask(self, system: str, prompt: str) -> Sample:
+        """Have a new conversation answered."""
+        watch = Watch()
+        if self._last:
+            await self._control("rewind_conversation", target_message_uuid=self._last)
+            await self._control("set_model", model="sonnet", system_prompt=system)
+            await self._control("apply_flag_settings", settings={"model": MODEL})
+        else:
+            await self._control("initialize", systemPrompt=[system], systemPromptSnapshot=False)
+            await self._control("apply_flag_settings", settings={"model": MODEL})
+        self._last = str(uuid.uuid4())
+        message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
+        await self._write(type="user", message=message, uuid=self._last, client_composed=True, session_id="")
+        async for frame in self._frames:
+            if frame["type"] == "stream_event" and frame["event"].get("delta", {}).get("type") == "text_delta":
+                watch.text()
+            if frame["type"] == "result":
+                break
+        return watch.stop()
+
+    async def _control(self, subtype: str, **fields: Any) -> None:
+        await self._write(type="control_request", request_id=subtype, request={"subtype": subtype, **fields})
+        async for frame in self._frames:
+            if frame["type"] == "control_response":
+                return
+
+    async def _write(self, **frame: Any) -> None:
+        await self._channel.write(json.dumps(frame) + "\n")
+
+
+@asynccontextmanager
+async def raw_lane(profile: LaunchProfile) -> AsyncGenerator[RawLane, None]:
+    """Start a process for a lane; end it."""
+    channel = CliChannel(*await cli_launch.start(profile))
+    try:
+        yield RawLane(channel)
+    finally:
+        await channel.close()
+
+
+class ServerLane:
+    """A client of an OpenAI-compatible server."""
+
+    def __init__(self, client: httpx.AsyncClient, key: str, *, stream: bool = True, model: str = MODEL) -> None:
+        """Use a client whose base URL ends in /v1."""
+        self._client, self._key, self._stream, self._model = client, key, stream, model
+
+    async def ask(self, system: str, prompt: str) -> Sample:
+        """Have a new conversation answered."""
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+        return (await self.converse(messages))[0]
+
+    async def converse(self, messages: Sequence[Json]) -> tuple[Sample, str]:
+        """Have a conversation answered; return the answer's text as well."""
+        watch = Watch()
+        body = {"model": self._model, "messages": messages, "stream": self._stream}
+        headers = {"Authorization": f"Bearer {self._key}"}
+        text = ""
+        async with self._client.stream("POST", "chat/completions", json=body, headers=headers) as response:
+            async for line in response.aiter_lines():
+                if piece := _content(line):
+                    watch.text()
+                    text += piece
+        origin = response.headers.get("x-claude-process", "")
+        return watch.stop(status=response.status_code, origin=origin, key=self._key), text
+
+
+def _content(line: str) -> str:
+    """Return the text in a line of a stream."""
+    if not line.startswith("data: {"):
+        return ""
+    choices = json.loads(line.removeprefix("data: ")).get("choices") or [{}]
+    return str(choices[0].get("delta", {}).get("content") or "")
