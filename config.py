@@ -102,8 +102,10 @@ class Settings(BaseSettings):
     queue_timeout: float = Field(
         default=60, gt=0, description="Seconds that a request waits for a free process; then 503."
     )
-    process_reuse: Literal["on", "off"] = Field(
-        default="on", description="`off`: a process of its own for every turn. Slower, for doubters and for debugging."
+    process_reuse: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="`auto`: processes are used again if Claude Code passes a trial at start, on a stand-in. "
+        "`on`: without a trial. `off`: a process for every turn.",
     )
     model_aliases: NameMap = Field(
         default_factory=dict, description='Foreign model names for ours, as JSON: `{"gpt-4o": "sonnet"}`.'

@@ -86,6 +86,7 @@ async def pool_status(services: ServicesDependency) -> PoolStatus:
     return PoolStatus(
         processes={"working": state.working, "parked": state.parked, "spare": state.spare},
         limit=state.limit,
+        reuse=state.reuse,
         leases=state.leases,
         queue={"length": state.queue_length},
         waits={"mean": mean(waits), "p95": waits[int(0.95 * (len(waits) - 1))], "longest": waits[-1]},

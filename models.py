@@ -288,6 +288,7 @@ class PoolStatus(_Sent):
 
     processes: dict[Literal["working", "parked", "spare"], int]
     limit: int
+    reuse: bool
     leases: dict[Literal["adopted", "recycled", "spare", "spawned"], int]
     queue: dict[Literal["length"], int]
     waits: dict[Literal["mean", "p95", "longest"], float]

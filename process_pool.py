@@ -7,7 +7,7 @@ that waits started (spare), a new one (spawned). A process serves one turn at a 
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -32,6 +32,11 @@ _CLOSING = "This server is shutting down."
 _SETTLE_SECONDS = 5
 _SWEEP_SECONDS = 5
 
+# Question and answer. To seed so little anew costs a few milliseconds, so of one owner few such conversations are kept:
+# traffic of single questions then runs on few processes, which stay warm, and takes little memory.
+_EXCHANGE = 2
+_SHORT_ONES_TO_KEEP = 2
+
 
 @dataclass(frozen=True)
 class PoolLimits:
@@ -43,7 +48,6 @@ class PoolLimits:
     park_seconds: float
     turns: int
     memory: int
-    reuse: bool
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,17 @@ class _Parked:
     def seconds(self) -> float:
         return time.monotonic() - self.since
 
+    @property
+    def is_short(self) -> bool:
+        return len(self.lease.process.conversation) <= _EXCHANGE
+
 
 @dataclass(frozen=True)
 class PoolState:
     """What the pool is doing. Waits are in seconds."""
 
     limit: int
+    reuse: bool
     working: int
     parked: int
     spare: int
@@ -88,6 +97,7 @@ class ProcessPool:
         """`tasks` runs what nobody waits for: starting spares, settling turns, ending processes."""
         self._limits, self._tasks = limits, tasks
         self._open = True
+        self._reuse = False
         self._processes: set[ClaudeProcess] = set()
         self._parked: list[_Parked] = []  # Least recently used first.
         self._leases: Counter[Origin] = Counter()
@@ -96,11 +106,17 @@ class ProcessPool:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, limits: PoolLimits, expected: LaunchProfile) -> AsyncGenerator["ProcessPool", None]:
-        """Open a pool whose first spares are of the `expected` profile; at the exit none of its processes is left."""
+    async def open(
+        cls, limits: PoolLimits, expected: LaunchProfile, reuse: Callable[[], Awaitable[bool]]
+    ) -> AsyncGenerator["ProcessPool", None]:
+        """Open a pool whose first spares are of the `expected` profile; at the exit none of its processes is left.
+
+        Until `reuse` has answered that processes can be used again, each serves one turn.
+        """
         async with anyio.create_task_group() as tasks:
             pool = cls(limits, tasks)
             pool.spares.expect(expected)
+            tasks.start_soon(pool._decide_on_reuse, reuse)
             tasks.start_soon(pool._sweep_again_and_again)
             try:
                 yield pool
@@ -108,11 +124,15 @@ class ProcessPool:
                 await pool._close()
                 tasks.cancel_scope.cancel()
 
+    async def _decide_on_reuse(self, reuse: Callable[[], Awaitable[bool]]) -> None:
+        self._reuse = await reuse()
+
     @property
     def state(self) -> PoolState:
         """What the pool is doing now, and has done."""
         return PoolState(
             limit=self._limits.processes,
+            reuse=self._reuse,
             working=self._queue.taken,
             parked=len(self._parked),
             spare=len([*self.spares]),
@@ -190,11 +210,13 @@ class ProcessPool:
         return self._unparked(best, "adopted") if best and shared[best] else None
 
     def _take_recyclable(self, request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:
-        """Take the process that has waited the longest, if its conversation is over or another has no room."""
-        fitting = (each for each in self._parked_of(owner, profile) if each.lease.process.can_become(request.binding))
-        oldest = next(fitting, None)
-        is_over = oldest and oldest.seconds > self._limits.park_seconds
-        return self._unparked(oldest, "recycled") if oldest and (is_over or self._is_full) else None
+        """Take a process whose conversation is over, or hardly worth keeping, or has to make room: the oldest such."""
+        fitting = [each for each in self._parked_of(owner, profile) if each.lease.process.can_become(request.binding)]
+        over = [each for each in fitting if each.seconds > self._limits.park_seconds]
+        short = [each for each in fitting if each.is_short]
+        surplus = short if len(short) >= _SHORT_ONES_TO_KEEP else []
+        candidates = over or surplus or (fitting if self._is_full else [])
+        return self._unparked(candidates[0], "recycled") if candidates else None
 
     def _take_spare(self, _request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:
         self._make_room()
@@ -237,7 +259,7 @@ class ProcessPool:
         self._queue.give_back(lease.owner)
 
     def _is_reusable(self, process: ClaudeProcess) -> bool:
-        if not (self._open and self._limits.reuse and process.alive and process in self._processes):
+        if not (self._open and self._reuse and process.alive and process in self._processes):
             return False
         return process.turns < self._limits.turns and _resident_memory(process.pid) < self._limits.memory
 

@@ -1,5 +1,6 @@
 """What the routes work with: made by the lifespan, found on the application's state, closed by the lifespan."""
 
+import logging
 import os
 import time
 from collections.abc import AsyncGenerator
@@ -20,9 +21,12 @@ from chat_service import ChatService
 from cli_launch import check_cli, find_cli
 from config import Settings
 from demo_upstream import DemoUpstream
+from engine_probe import find_fault
 from model_catalog import ModelCatalog
 from process_pool import PoolLimits, ProcessPool
 from turns import LaunchProfile
+
+logger = logging.getLogger(__name__)
 
 _TYPICAL_PROCESS_BYTES = 256 * 2**20
 _DEMO_KEY = "demo-key-that-opens-nothing"
@@ -56,7 +60,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             settings = _demo_settings(settings, await stack.enter_async_context(DemoUpstream().serve()))
         login = find_login(settings)
         profile = _launch_profile(settings, login, cli_path, directory)
-        pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile))
+        trial = partial(_may_reuse, settings.process_reuse, cli_path, _made(directory / "trial"))
+        pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial))
         catalog = ModelCatalog(partial(pool.inspect, profile), settings.model_aliases, created=int(time.time()))
         chat = ChatService(pool, catalog, login, profile, settings.timeout_seconds)
         yield Services(settings, login, pool, catalog, chat, version)
@@ -72,14 +77,25 @@ def _limits(settings: Settings) -> PoolLimits:
         park_seconds=settings.park_seconds,
         turns=settings.process_max_turns,
         memory=settings.process_max_memory_mb * 2**20,
-        reuse=settings.process_reuse == "on",
     )
 
 
+async def _may_reuse(setting: str, cli_path: Path, directory: Path) -> bool:
+    if setting != "auto":
+        return setting == "on"
+    fault = await find_fault(cli_path, directory)
+    if fault:
+        logger.warning("This Claude Code's processes can't be used again, so each serves one turn: %s", fault)
+    return fault is None
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
 def _launch_profile(settings: Settings, login: Login, cli_path: Path, directory: Path) -> LaunchProfile:
-    working_directory, config_directory = directory / "empty", directory / "config"
-    working_directory.mkdir()
-    config_directory.mkdir()
+    working_directory, config_directory = _made(directory / "empty"), _made(directory / "config")
     environment = login_environment(settings, login)
     if login.method != "claude_cli":
         # Only the CLI's own login lives in the host's configuration; the others need nothing of it.

@@ -148,7 +148,9 @@ def serve(upstream: DemoUpstream, api_key_environment: Mapping[str, str]) -> Ite
 def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     """Settings as `environment` alone would give, plus `options`."""
     named = {name.lower(): value for name, value in environment.items() if name.lower() in Settings.model_fields}
-    return load_settings(**{"_env_file": None, **named, **options}).within(environment)
+    # Without a trial of Claude Code at each start: test_engine_probe.py has it.
+    reuse = {"process_reuse": os.environ.get("PROCESS_REUSE", "on")}
+    return load_settings(**{"_env_file": None, **reuse, **named, **options}).within(environment)
 
 
 REPOSITORY = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ LAYERS = (
     {"cli_frames", "cli_launch", "conversation", "demo_upstream", "models", "turn_queue"},
     {"cli_channel"},
     {"auth", "claude_process", "message_adapter", "parameter_validator", "request_body", "streaming"},
-    {"model_catalog", "spare_processes"},
+    {"engine_probe", "model_catalog", "spare_processes"},
     {"process_pool"},
     {"chat_service"},
     {"http_layer", "services"},

@@ -42,7 +42,7 @@ def profile(api_key_environment: Mapping[str, str], upstream: DemoUpstream, tmp_
 
 
 @asynccontextmanager
-async def opened(profile: LaunchProfile, **limits: Any) -> AsyncGenerator["Clients", None]:
+async def opened(profile: LaunchProfile, *, reuse: bool = True, **limits: Any) -> AsyncGenerator["Clients", None]:
     """A pool with these limits, and clients of it."""
     defaults: dict[str, Any] = {
         "processes": 2,
@@ -51,9 +51,12 @@ async def opened(profile: LaunchProfile, **limits: Any) -> AsyncGenerator["Clien
         "park_seconds": 60,
         "turns": 100,
         "memory": 2**40,
-        "reuse": True,
     }
-    async with ProcessPool.open(PoolLimits(**{**defaults, **limits}), profile) as pool:
+
+    async def may_reuse() -> bool:
+        return reuse
+
+    async with ProcessPool.open(PoolLimits(**{**defaults, **limits}), profile, may_reuse) as pool:
         yield Clients(pool, profile)
 
 
@@ -386,7 +389,7 @@ async def test_conversations_that_are_over_dont_pile_up(profile: LaunchProfile) 
     """Beyond as many as there are spares, processes whose conversation is over end."""
     async with opened(profile, processes=8, spares=1, park_seconds=1000) as clients:
         for text in ("One", "Two", "Three"):
-            await clients.ask(text)
+            await clients.ask(text, "Fine.", "More")
         clients.pool.sweep()
         assert clients.pool.state.parked == 3
     async with opened(profile, processes=8, spares=1, park_seconds=0) as clients:
@@ -395,6 +398,16 @@ async def test_conversations_that_are_over_dont_pile_up(profile: LaunchProfile) 
                 assert [event async for event in lease.process.turn(HELLO.prompt)]
         clients.pool.sweep()
         assert clients.pool.state.parked == 1
+
+
+@pytest.mark.asyncio
+async def test_single_questions_run_on_few_processes(profile: LaunchProfile) -> None:
+    """Of conversations of one exchange few are kept, whatever room there is; longer ones aren't touched for that."""
+    async with opened(profile, processes=8) as clients:
+        await clients.ask("Long", "Fine.", "Longer")
+        origins = [await clients.ask(str(number)) for number in range(4)]
+        assert origins == ["spawned", "spawned", "recycled", "recycled"]
+        assert await clients.ask("Long", "Fine.", "Longer", "Fine.", "Longest") == "adopted"
 
 
 @pytest.mark.asyncio

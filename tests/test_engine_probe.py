@@ -1,0 +1,82 @@
+"""The trial at the start: the installed Claude Code passes it, and one that does otherwise doesn't."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+import claude_process
+from cli_frames import Control, rebinding
+from cli_launch import find_cli
+from conftest import ServerFactory
+from engine_probe import find_fault
+from turns import Binding
+
+CLI = find_cli(None)
+
+
+@pytest.mark.asyncio
+async def test_the_installed_cli_passes(tmp_path: Path) -> None:
+    """Seeding, going on, editing, regenerating and recycling show the model what they should."""
+    assert await find_fault(CLI, tmp_path) is None
+
+
+def ignore_rewinds(_target: str) -> Control:
+    """As if Claude Code acknowledged a rewind that it doesn't know."""
+    return "rewind_conversation", {"target_message_uuid": "another"}
+
+
+def keep_the_prompt(old: Binding | None, new: Binding) -> Iterator[Control]:
+    """As if Claude Code didn't take on another system prompt."""
+    return (control for control in rebinding(old, new) if control[0] != "set_model")
+
+
+def ask_by_full_name(old: Binding | None, new: Binding) -> Iterator[Control]:
+    """As if Claude Code tried out each model with a request."""
+    for subtype, fields in rebinding(old, new):
+        yield subtype, {**fields, "model": new.model} if subtype == "set_model" else fields
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("name", "otherwise", "fault"),
+    [
+        ("rewind_to", ignore_rewinds, "didn't rewind"),
+        ("rebinding", keep_the_prompt, "You are the second"),
+        ("rebinding", ask_by_full_name, "asked the model 6 times"),
+    ],
+)
+async def test_a_cli_that_does_otherwise_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, otherwise: object, fault: str
+) -> None:
+    """What a process keeps from before, and what it asks unasked, is seen."""
+    monkeypatch.setattr(claude_process, name, otherwise)
+    assert fault in (await find_fault(CLI, tmp_path) or "")
+
+
+@pytest.mark.asyncio
+async def test_a_program_that_is_no_cli_fails(tmp_path: Path) -> None:
+    """A process that ends is a fault, not an error."""
+    program = tmp_path / "not-claude"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    assert "ClaudeCodeError" in (await find_fault(program, tmp_path) or "")
+
+
+@pytest.mark.parametrize("fault", [None, "it forgets"])
+def test_a_server_uses_processes_again_only_after_the_trial(
+    serve: ServerFactory, monkeypatch: pytest.MonkeyPatch, fault: str | None
+) -> None:
+    """With PROCESS_REUSE=auto the trial's outcome decides; where it fails, each process serves one turn."""
+
+    async def trial(_cli: Path, _directory: Path) -> str | None:
+        return fault
+
+    monkeypatch.setattr("services.find_fault", trial)
+    server = serve(process_reuse="auto")
+    body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hello"}]}
+    url = f"{server.url}/v1/chat/completions"
+    origins = [httpx.post(url, json=body, timeout=30).headers["x-claude-process"] for _ in range(3)]
+    assert ({"adopted"} <= {*origins}) == (fault is None)
+    assert httpx.get(f"{server.url}/v1/pool").json()["reuse"] == (fault is None)
