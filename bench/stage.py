@@ -100,7 +100,12 @@ def set_up(*, with_server: bool, processes: int) -> Generator[Stage, None, None]
         _, upstream = stack.enter_context(_running("demo_upstream.py", environment=path, ready=r"http://\S+"))
         server = None
         if with_server:
-            settings = {"API_KEYS": ",".join(KEYS), "MAX_PROCESSES": str(processes), "PROCESS_REUSE": "on", "PYTHONUNBUFFERED": "1"}
+            settings = {
+                "API_KEYS": ",".join(KEYS),
+                "MAX_PROCESSES": str(processes),
+                "PROCESS_REUSE": "on",
+                "PYTHONUNBUFFERED": "1",
+            }
             environment = {**claude_environment(upstream), **settings, "LOG_LEVEL": "ERROR"}
             pid, url = stack.enter_context(_running("main.py", "0", environment=environment, ready=r"http://\S+:\d+"))
             server = OurServer(url, pid)

@@ -1,0 +1,114 @@
+"""What clients see of the live processes: headers, costs, second tries, and the pool's own report."""
+
+import os
+import signal
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from conftest import Server, ServerFactory
+from demo_upstream import Reply
+
+MODEL = "claude-sonnet-4-5"
+needs_reuse = pytest.mark.skipif(os.environ.get("PROCESS_REUSE") == "off", reason="each process serves one turn")
+
+
+def ask(server: Server, *texts: str, **more: Any) -> httpx.Response:
+    """Have a conversation answered, the user's text first."""
+    roles = ("user", "assistant")
+    messages = [{"role": roles[index % 2], "content": text} for index, text in enumerate(texts)]
+    body = {"model": MODEL, "messages": messages, **more}
+    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
+
+
+def claude_processes() -> list[psutil.Process]:
+    """The Claude Code processes of all servers in this test run."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if child.is_running() and "stream-json" in child.cmdline()]
+
+
+@contextmanager
+def hanging_request(server: Server, responses: list[httpx.Response]) -> Generator[None, None, None]:
+    """Let a request hang in the upstream; at the end kill its process, and wait for its response."""
+    others = {process.pid for process in claude_processes()}
+    client = Thread(target=lambda: responses.append(ask(server, "Hello")))
+    client.start()
+    server.upstream.wait_for(lambda upstream: bool(upstream.messages_requests()))
+    yield
+    for process in claude_processes():
+        if process.pid not in others:
+            process.send_signal(signal.SIGKILL)
+    client.join()
+
+
+def origins(responses: Sequence[httpx.Response]) -> list[str]:
+    """Where the processes came from."""
+    return [response.headers["x-claude-process"] for response in responses]
+
+
+@needs_reuse
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_conversation_that_is_sent_again_is_adopted(serve: ServerFactory, stream: bool) -> None:
+    """The header says where the process came from, and what the server itself took of the time."""
+    server = serve()
+    server.upstream.script(Reply(text="Fine."), times=None)
+    responses = [ask(server, "One", stream=stream), ask(server, "One", "Fine.", "Two", stream=stream)]
+    assert origins(responses)[1] == "adopted"
+    assert all(float(response.headers["x-claude-overhead-ms"]) >= 0 for response in responses)
+    assert len(server.upstream.messages_requests()) == 2
+
+
+def test_costs_and_tokens_are_the_turns(serve: ServerFactory) -> None:
+    """Turns that cost the same cost the same, though Claude Code counts all that its process ever cost."""
+    server = serve()
+    usage = {"input_tokens": 1000, "output_tokens": 100}
+    server.upstream.script(Reply(text="Fine.", usage=usage), times=None)
+    conversation = ["One"]
+    responses: list[httpx.Response] = []
+    for _ in range(4):
+        responses.append(ask(server, *conversation))
+        conversation += ["Fine.", "More"]
+    costs = {response.headers["x-claude-cost-usd"] for response in responses}
+    assert len(costs) == 1
+    assert float(costs.pop()) > 0
+    assert {response.json()["usage"]["total_tokens"] for response in responses} == {1100}
+
+
+def test_a_turn_whose_process_dies_unanswered_is_tried_again(serve: ServerFactory) -> None:
+    """A process that is killed before the first word costs the client time, not its answer."""
+    server = serve(spare_processes=0)
+    server.upstream.script(Reply(hang=True))
+    server.upstream.script(Reply(text="Fine."))
+    responses: list[httpx.Response] = []
+    with hanging_request(server, responses):
+        pass
+    assert responses[0].json()["choices"][0]["message"]["content"] == "Fine."
+    assert origins(responses) == ["spawned"]
+
+
+def test_who_waits_too_long_gets_a_503(serve: ServerFactory) -> None:
+    """Beyond MAX_PROCESSES a request waits for QUEUE_TIMEOUT, and is told then when to come back."""
+    server = serve(max_processes=1, spare_processes=0, queue_timeout=0.1)
+    server.upstream.script(Reply(hang=True))
+    with hanging_request(server, []):
+        response = ask(server, "Hello")
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "overloaded"
+    assert int(response.headers["retry-after"]) > 0
+
+
+def test_the_pool_reports_behind_the_key(serve: ServerFactory) -> None:
+    """GET /v1/pool tells processes by state, the four ways, and the queue; to nobody without a key."""
+    server = serve(api_key="sesame", max_processes=3)
+    url, headers = f"{server.url}/v1/pool", {"Authorization": "Bearer sesame"}
+    assert httpx.get(url).status_code == 401
+    report = httpx.get(url, headers=headers).json()
+    assert report["limit"] == 3
+    assert set(report["processes"]) == {"working", "parked", "spare"}
+    assert set(report["leases"]) == {"adopted", "recycled", "spare", "spawned"}
+    assert report["queue"] == {"length": 0}
