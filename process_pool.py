@@ -210,12 +210,14 @@ class ProcessPool:
         return self._unparked(best, "adopted") if best and shared[best] else None
 
     def _take_recyclable(self, request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:
-        """Take a process whose conversation is over, or hardly worth keeping, or has to make room: the oldest such."""
+        """Take a process whose conversation is over, or hardly worth keeping, or the oldest to make room.
+
+        Of the former the latest: a process that was used a moment ago is faster by a quarter, and the others may end.
+        """
         fitting = [each for each in self._parked_of(owner, profile) if each.lease.process.can_become(request.binding)]
         over = [each for each in fitting if each.seconds > self._limits.park_seconds]
-        short = [each for each in fitting if each.is_short]
-        surplus = short if len(short) >= _SHORT_ONES_TO_KEEP else []
-        candidates = over or surplus or (fitting if self._is_full else [])
+        surplus = [each for each in fitting if each.is_short][: 1 - _SHORT_ONES_TO_KEEP]
+        candidates = over[-1:] or surplus[-1:] or (fitting if self._is_full else [])
         return self._unparked(candidates[0], "recycled") if candidates else None
 
     def _take_spare(self, _request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:

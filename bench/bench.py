@@ -196,6 +196,7 @@ class Bench:
     async def crowd(self) -> None:
         """(c) for 40 clients of several keys: nothing fails, and nobody is favoured."""
         lanes = [ServerLane(self._client, self._keys[number % len(self._keys)]) for number in range(CROWD)]
+        await side_by_side(lanes, 2)  # Until each key has its share of the processes.
         samples, rate = await side_by_side(lanes, 6)
         failed = Counter(sample.status for sample in samples if sample.status not in (200, 503))
         waits = {key: percentile([each.total for each in samples if each.key == key], 0.95) for key in {*self._keys}}

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Thread
 from typing import Any
@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from conftest import Server, ServerFactory
+from conftest import Server, ServerFactory, clean_environment
 from demo_upstream import Reply
 
 MODEL = "claude-sonnet-4-5"
@@ -112,3 +112,23 @@ def test_the_pool_reports_behind_the_key(serve: ServerFactory) -> None:
     assert set(report["processes"]) == {"working", "parked", "spare"}
     assert set(report["leases"]) == {"adopted", "recycled", "spare", "spawned"}
     assert report["queue"] == {"length": 0}
+
+
+@needs_reuse
+def test_a_subscriptions_reminders_stay_the_only_addition(
+    serve: ServerFactory, api_key_environment: Mapping[str, str]
+) -> None:
+    """With an OAuth token Claude Code adds its reminders once a conversation, and a recycled process's are its own."""
+    token = "sk-ant-oat01-dummy"
+    environment = clean_environment(
+        CLAUDE_CODE_OAUTH_TOKEN=token, ANTHROPIC_BASE_URL=api_key_environment["ANTHROPIC_BASE_URL"]
+    )
+    server = serve(environment, max_processes=1)
+    server.upstream.script(Reply(text="Fine."), times=None)
+    conversations = [("One",), ("One", "Fine.", "Two"), ("One", "Fine.", "Edited"), ("Other", "Yes.", "More")]
+    responses = [ask(server, *conversation) for conversation in conversations]
+    assert origins(responses)[1:] == ["adopted", "adopted", "recycled"]
+    for conversation, request in zip(conversations, server.upstream.messages_requests(), strict=True):
+        texts = [block["text"] for message in request.body["messages"] for block in message["content"]]
+        assert [text for text in texts if not text.startswith("<system-reminder>")] == [*conversation]
+        assert len(texts) - len(conversation) == 3
