@@ -1,6 +1,7 @@
 """What the routes work with: made by the lifespan, found on the application's state, closed by the lifespan."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncGenerator
@@ -29,6 +30,7 @@ from turns import LaunchProfile
 logger = logging.getLogger(__name__)
 
 _TYPICAL_PROCESS_BYTES = 256 * 2**20
+_CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
 _DEMO_KEY = "demo-key-that-opens-nothing"
 
 
@@ -68,16 +70,21 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
 
 
 def _limits(settings: Settings) -> PoolLimits:
-    affordable = psutil.virtual_memory().total // 2 // _TYPICAL_PROCESS_BYTES
-    default = max(2, min(4 * (os.cpu_count() or 1), affordable))
     return PoolLimits(
-        processes=settings.max_processes or default,
+        processes=settings.max_processes or _affordable_processes(),
         spares=settings.spare_processes,
         queue_timeout=settings.queue_timeout,
         park_seconds=settings.park_seconds,
         turns=settings.process_max_turns,
         memory=settings.process_max_memory_mb * 2**20,
     )
+
+
+def _affordable_processes() -> int:
+    # A container's limit, where there is one; psutil sees the whole machine.
+    limit = _CONTAINER_MEMORY.read_text(encoding="ascii").strip() if _CONTAINER_MEMORY.is_file() else ""
+    memory = min(psutil.virtual_memory().total, int(limit) if limit.isdigit() else math.inf)
+    return max(2, min(4 * (os.cpu_count() or 1), int(memory / 2 / _TYPICAL_PROCESS_BYTES)))
 
 
 async def _may_reuse(setting: str, cli_path: Path, directory: Path) -> bool:
