@@ -61,7 +61,7 @@ docker: ## Build the image claude-wrapper:latest (ARGS="--no-cache")
 	docker build --tag claude-wrapper:latest $(ARGS) .
 
 clean: ## Remove all that was installed or made here
-	rm -rf .venv .poetry .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf .venv .poetry .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* bench/results.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `sync` rather than `install`: it also removes what the lock doesn't name.

@@ -14,8 +14,8 @@ from errors import ClaudeCodeError, ClaudeCodeUnavailableError, ClaudeLoginError
 from message_adapter import to_turn_request
 from model_catalog import ModelCatalog
 from models import ChatCompletionRequest
-from process_pool import Lease, Origin, ProcessPool
-from turns import LaunchProfile, Message, TurnEnded, TurnEvent, TurnRequest, TurnStarted
+from process_pool import Lease, ProcessPool
+from turns import LaunchProfile, Message, Origin, TurnEnded, TurnEvent, TurnRequest, TurnStarted
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Completion:
     events: AsyncGenerator[TurnEvent, None]
     origin: Origin
     overhead_seconds: float
-    """Our own time, until the prompt was with the process."""
+    """Until a process was prepared for the turn, queue and retries included."""
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 

@@ -1,8 +1,8 @@
 """One Claude Code process: launch, prepare, turn, settle, close. The only module that imports the SDK.
 
 The SDK's client speaks the control protocol over a transport of ours, which reaches the controls that the client
-doesn't offer. What is undocumented about the CLI is used here, in cli_channel.py and in cli_launch.py, and nowhere
-else; tests/test_cli_contract.py holds each of these facts against the installed CLI.
+doesn't offer. What is undocumented about the CLI is used here, in cli_frames.py, cli_channel.py and cli_launch.py, and
+nowhere else; tests/test_cli_contract*.py hold each of these facts against the installed CLI.
 """
 
 import json
@@ -130,9 +130,9 @@ class ClaudeProcess:
         """Whether the last turn ended well, so that the conversation has it."""
         return self._unsettled is None
 
-    def shared_with(self, binding: Binding, digests: Sequence[Digest]) -> int:
+    def shared_with(self, binding: Binding, wanted: Sequence[Digest]) -> int:
         """Return how many messages of a request (given as digests) this process already holds, bound as it wants."""
-        return self.conversation.shared_with(digests) if binding == self.binding else 0
+        return self.conversation.shared_with(wanted) if binding == self.binding else 0
 
     def can_become(self, binding: Binding) -> bool:
         """Whether this process can be rewound to nothing and bound anew.
@@ -160,7 +160,7 @@ class ClaudeProcess:
         await self._seed(request.history[keep:])
 
     async def inspect(self) -> Inspection:
-        """Ask an unbound process for its version, its login and its models; nothing is sent to Claude."""
+        """Ask an unbound process for its login and its models; nothing is sent to Claude."""
         info = await self._initialize(None)
         listed = await self._channel.control("list_models")
         account = info.get("account", {})
@@ -177,7 +177,10 @@ class ClaudeProcess:
         assert self.binding is not None  # noqa: S101 - for the type checker: prepared
         self.turns += 1
         state = _TurnState(self.binding.model)
-        self._unsettled = _UnsettledTurn(await self._send(prompt))
+        frame = frame_of(prompt)
+        # Before it is sent: whoever is cancelled while a long prompt is written has begun a turn.
+        self._unsettled = _UnsettledTurn(frame["uuid"])
+        await self._send(frame)
         async with aclosing(self._messages()) as messages:
             async for message in messages:
                 if isinstance(message, ResultMessage):
@@ -194,8 +197,9 @@ class ClaudeProcess:
         if self._unsettled is None:
             return
         if self._unsettled.running:
-            await self._channel.control("interrupt")
-            await self._next_result()
+            # Not waiting for the answer: it stands behind what the turn has written, which somebody has to read first.
+            await self._channel.send("interrupt")
+            self._cost_of(await self._next_result())
         _check_rewound(await self._channel.controls(rewind_to(self._unsettled.prompt_uuid)))
         self._unsettled = None
 
@@ -209,19 +213,25 @@ class ClaudeProcess:
         """Keep the process's books at the end of a turn."""
         assert self._unsettled is not None  # noqa: S101 - for the type checker: a turn is under way
         self._unsettled.running = False
-        # Claude Code tells what the process cost so far.
-        total = result.total_cost_usd or 0.0
-        state.cost_usd, self._cost_usd = total - self._cost_usd, total
+        state.cost_usd = self._cost_of(result)
         if not result.is_error and state.text.strip():
             self.conversation.append(prompt, self._unsettled.prompt_uuid)
             self.conversation.append(Message("assistant", (TextBlock(state.text),)), "")
             self._unsettled = None
 
+    def _cost_of(self, result: ResultMessage) -> float | None:
+        """Return what a turn cost: Claude Code tells what the process cost so far."""
+        if result.total_cost_usd is None:
+            return None
+        before, self._cost_usd = self._cost_usd, result.total_cost_usd
+        return result.total_cost_usd - before
+
     async def _seed(self, history: tuple[Message, ...]) -> None:
         """Put `history` into the conversation natively."""
         for message in history:
-            uuid = await self._send(message, shouldQuery=False)
-            self.conversation.append(message, uuid)
+            frame = frame_of(message, shouldQuery=False)
+            await self._send(frame)
+            self.conversation.append(message, frame["uuid"])
             if message.role == "user":
                 # The CLI keeps the order of frames only if each is waited for.
                 await self._next_result()
@@ -240,21 +250,18 @@ class ClaudeProcess:
             ) from error
         return await self._client.get_server_info() or {}
 
-    async def _send(self, message: Message, **fields: Any) -> str:
-        """Send a message as a frame; return the id that Claude Code will know it by."""
-        frame = frame_of(message, **fields)
-
-        async def frames() -> AsyncIterator[dict[str, Any]]:
+    async def _send(self, frame: Frame) -> None:
+        async def frames() -> AsyncIterator[Frame]:
             yield frame
 
         await self._client.query(frames())
-        return str(frame["uuid"])
 
-    async def _next_result(self) -> None:
+    async def _next_result(self) -> ResultMessage:
         async with aclosing(self._messages()) as messages:
             async for message in messages:
                 if isinstance(message, ResultMessage):
-                    return
+                    return message
+        raise self._channel.died()
 
     async def _messages(self) -> AsyncGenerator[SdkMessage, None]:
         """The process's messages from here on; raises where they end, for every turn ends before they do."""

@@ -72,6 +72,10 @@ class CliChannel:
             for answer in self._waiting.values():
                 answer.set({"subtype": "error", "error": "the process ended"})
 
+    async def send(self, subtype: str, **fields: Any) -> None:
+        """Send a control request whose answer nobody waits for."""
+        await self.write(_control_frame(_new_id(), subtype, fields))
+
     async def control(self, subtype: str, **fields: Any) -> Frame:
         """Send a control request and return its response; see `controls`."""
         (response,) = await self.controls((subtype, fields))
@@ -82,7 +86,7 @@ class CliChannel:
 
         They are carried out in their order. Raises ClaudeCodeError where one fails or takes too long.
         """
-        waiting = {f"wrapper_{uuid.uuid4().hex}": (_Answer(), request) for request in requests}
+        waiting = {_new_id(): (_Answer(), request) for request in requests}
         self._waiting |= {request_id: answer for request_id, (answer, _) in waiting.items()}
         try:
             await self.write("".join(_control_frame(each, *request) for each, (_, request) in waiting.items()))
@@ -130,6 +134,10 @@ class CliChannel:
         if self.alive:
             with suppress(ProcessLookupError):
                 means()
+
+
+def _new_id() -> str:
+    return f"wrapper_{uuid.uuid4().hex}"
 
 
 def _control_frame(request_id: str, subtype: str, fields: Frame) -> str:

@@ -3,7 +3,6 @@
 What it relies on is undocumented (docs/adr/0003), so another version may do otherwise; nothing is sent to Claude.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,21 +36,22 @@ _REQUESTS = (
 )
 
 
-async def find_fault(cli_path: Path, directory: Path) -> str | None:
+async def find_fault(cli_path: Path, search_path: str, directory: Path) -> str | None:
     """Return what the Claude Code at `cli_path` does otherwise than it should; None: nothing.
 
-    It runs in `directory`, with an environment made from nothing and a dummy login.
+    It runs in `directory`, with an environment made from nothing but `search_path`, and a dummy login.
     """
     upstream = DemoUpstream()
     upstream.script(Reply(text=_ANSWER), times=None)
     async with upstream.serve() as url:
         login = {"ANTHROPIC_API_KEY": "sk-ant-dummy-loopback-only", "ANTHROPIC_BASE_URL": url}
-        environment = {"PATH": os.defpath, "HOME": str(directory), "CLAUDE_CONFIG_DIR": str(directory), **login}
+        environment = {"PATH": search_path, "HOME": str(directory), "CLAUDE_CONFIG_DIR": str(directory), **login}
         profile = LaunchProfile(cli_path, tuple(environment.items()), directory, bare=True)
         try:
             with anyio.fail_after(_PATIENCE_SECONDS):
                 return await _first_fault(await ClaudeProcess.launch(profile), upstream)
-        except (ApiError, TimeoutError) as error:
+        except (ApiError, TimeoutError, LookupError, TypeError) as error:
+            # A request of a shape that we don't know is a fault as well.
             return repr(error)
 
 

@@ -3,7 +3,7 @@
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
-from statistics import mean
+from statistics import fmean, quantiles
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import HTMLResponse
@@ -82,14 +82,14 @@ def _model(name: str, services: Services) -> Model:
 async def pool_status(services: ServicesDependency) -> PoolStatus:
     """Say what the Claude Code processes are doing, how turns came by theirs, and how long requests waited."""
     state = services.pool.state
-    waits = sorted(state.waits) or [0.0]
+    waits = state.waits or (0.0,)
     return PoolStatus(
         processes={"working": state.working, "parked": state.parked, "spare": state.spare},
         limit=state.limit,
         reuse=state.reuse,
         leases=state.leases,
         queue={"length": state.queue_length},
-        waits={"mean": mean(waits), "p95": waits[int(0.95 * (len(waits) - 1))], "longest": waits[-1]},
+        waits={"mean": fmean(waits), "p95": quantiles([*waits, *waits], n=20)[-1], "longest": max(waits)},
     )
 
 

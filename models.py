@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from turns import Usage
+from turns import Origin, Usage
 
 
 class _Received(BaseModel):
@@ -289,7 +289,7 @@ class PoolStatus(_Sent):
     processes: dict[Literal["working", "parked", "spare"], int]
     limit: int
     reuse: bool
-    leases: dict[Literal["adopted", "recycled", "spare", "spawned"], int]
+    leases: dict[Origin, int]
     queue: dict[Literal["length"], int]
     waits: dict[Literal["mean", "p95", "longest"], float]
 

@@ -8,9 +8,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import get_args
 
 import anyio
 import psutil
@@ -21,11 +21,10 @@ from conversation import digests
 from errors import ClaudeCodeError, ClaudeCodeUnavailableError
 from spare_processes import SpareProcesses
 from turn_queue import TurnQueue
-from turns import Inspection, LaunchProfile, TurnRequest
+from turns import Inspection, LaunchProfile, Origin, TurnRequest
 
 logger = logging.getLogger(__name__)
 
-Origin = Literal["adopted", "recycled", "spare", "spawned"]
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 _CLOSING = "This server is shutting down."
@@ -62,14 +61,10 @@ class Lease:
 
 @dataclass(frozen=True)
 class _Parked:
-    """A process that waits for the next message of its conversation."""
+    """A process that waits for the next message of its conversation; `since` is by the pool's clock."""
 
     lease: Lease
-    since: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.since
+    since: float
 
     @property
     def is_short(self) -> bool:
@@ -93,9 +88,9 @@ class PoolState:
 class ProcessPool:
     """Owns every Claude Code process of this server. Use `open`."""
 
-    def __init__(self, limits: PoolLimits, tasks: TaskGroup) -> None:
+    def __init__(self, limits: PoolLimits, tasks: TaskGroup, clock: Callable[[], float]) -> None:
         """`tasks` runs what nobody waits for: starting spares, settling turns, ending processes."""
-        self._limits, self._tasks = limits, tasks
+        self._limits, self._tasks, self._clock = limits, tasks, clock
         self._open = True
         self._reuse = False
         self._processes: set[ClaudeProcess] = set()
@@ -107,14 +102,18 @@ class ProcessPool:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, limits: PoolLimits, expected: LaunchProfile, reuse: Callable[[], Awaitable[bool]]
+        cls,
+        limits: PoolLimits,
+        expected: LaunchProfile,
+        reuse: Callable[[], Awaitable[bool]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> AsyncGenerator["ProcessPool", None]:
         """Open a pool whose first spares are of the `expected` profile; at the exit none of its processes is left.
 
         Until `reuse` has answered that processes can be used again, each serves one turn.
         """
         async with anyio.create_task_group() as tasks:
-            pool = cls(limits, tasks)
+            pool = cls(limits, tasks, clock)
             pool.spares.expect(expected)
             tasks.start_soon(pool._decide_on_reuse, reuse)
             tasks.start_soon(pool._sweep_again_and_again)
@@ -151,11 +150,10 @@ class ProcessPool:
         inside, so a stream that is begun in one task may end in another.
         """
         await self._queue.take(owner)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._queue.give_back, owner)
             lease = await self._obtain(request, owner, profile, fresh=fresh)
-        except BaseException:
-            self._queue.give_back(owner)
-            raise
+            undo.pop_all()
         self._leases[lease.origin] += 1
         try:
             yield lease
@@ -173,6 +171,7 @@ class ProcessPool:
     # Taking
 
     async def _obtain(self, request: TurnRequest, owner: str, profile: LaunchProfile, *, fresh: bool) -> Lease:
+        self._retire_dead()
         if not fresh:
             for take in (self._take_adoptable, self._take_recyclable, self._take_spare):
                 lease = take(request, owner, profile)
@@ -193,11 +192,10 @@ class ProcessPool:
         return True
 
     async def _prepare(self, lease: Lease, request: TurnRequest) -> None:
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._retire, lease.process)
             await lease.process.prepare(request)
-        except BaseException:
-            self._retire(lease.process)
-            raise
+            undo.pop_all()
 
     def _take_adoptable(self, request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:
         """Take the process that holds the most of the request's conversation, its prompt included."""
@@ -215,8 +213,9 @@ class ProcessPool:
         Of the former the latest: a process that was used a moment ago is faster by a quarter, and the others may end.
         """
         fitting = [each for each in self._parked_of(owner, profile) if each.lease.process.can_become(request.binding)]
-        over = [each for each in fitting if each.seconds > self._limits.park_seconds]
-        surplus = [each for each in fitting if each.is_short][: 1 - _SHORT_ONES_TO_KEEP]
+        over = [each for each in fitting if self._is_over(each)]
+        short = [each for each in fitting if each.is_short]
+        surplus = short[: max(0, len(short) + 1 - _SHORT_ONES_TO_KEEP)]
         candidates = over[-1:] or surplus[-1:] or (fitting if self._is_full else [])
         return self._unparked(candidates[0], "recycled") if candidates else None
 
@@ -226,20 +225,22 @@ class ProcessPool:
         return Lease(process, "spare", owner, profile) if process else None
 
     def _parked_of(self, owner: str, profile: LaunchProfile) -> list[_Parked]:
-        for dead in [parked for parked in self._parked if not parked.lease.process.alive]:
-            self._parked.remove(dead)
-            self._retire(dead.lease.process)
         return [each for each in self._parked if (each.lease.owner, each.lease.profile) == (owner, profile)]
 
     def _unparked(self, parked: _Parked, origin: Origin) -> Lease:
         self._parked.remove(parked)
         return Lease(parked.lease.process, origin, parked.lease.owner, parked.lease.profile)
 
+    def _retire_dead(self) -> None:
+        for dead in [parked for parked in self._parked if not parked.lease.process.alive]:
+            self._parked.remove(dead)
+            self._retire(dead.lease.process)
+
     # Giving back
 
     def _take_back(self, lease: Lease) -> None:
         if lease.process.settled:
-            self._park(lease)
+            self._return(lease)
         else:
             self._tasks.start_soon(self._settle, lease)
 
@@ -251,11 +252,12 @@ class ProcessPool:
         except (ClaudeCodeError, TimeoutError) as error:
             logger.info("Process %d ends with its turn: %r", lease.process.pid, error)
             self._retire(lease.process)
-        self._park(lease)
+        self._return(lease)
 
-    def _park(self, lease: Lease) -> None:
+    def _return(self, lease: Lease) -> None:
+        """Park a process, or end it where it is of no more use, and give its place back."""
         if self._is_reusable(lease.process):
-            self._parked.append(_Parked(lease))
+            self._parked.append(_Parked(lease, self._clock()))
         else:
             self._retire(lease.process)
         self._queue.give_back(lease.owner)
@@ -266,6 +268,9 @@ class ProcessPool:
         return process.turns < self._limits.turns and _resident_memory(process.pid) < self._limits.memory
 
     # Room
+
+    def _is_over(self, parked: _Parked) -> bool:
+        return self._clock() - parked.since > self._limits.park_seconds
 
     @property
     def _is_full(self) -> bool:
@@ -278,7 +283,7 @@ class ProcessPool:
 
     def sweep(self) -> None:
         """End processes whose conversation is over; keep as many for recycling as there are spares."""
-        over = [parked for parked in self._parked if parked.seconds > self._limits.park_seconds]
+        over = [parked for parked in self._parked if self._is_over(parked)]
         for parked in over[: -self._limits.spares or None]:
             self._parked.remove(parked)
             self._retire(parked.lease.process)
@@ -294,11 +299,10 @@ class ProcessPool:
         if not self._open:
             raise ClaudeCodeUnavailableError(_CLOSING)
         process = await ClaudeProcess.launch(profile)
-        self._processes.add(process)
         if not self._open:  # closed in the meantime
-            self._processes.remove(process)
             await process.close()
             raise ClaudeCodeUnavailableError(_CLOSING)
+        self._processes.add(process)
         return process
 
     def _retire(self, process: ClaudeProcess) -> None:

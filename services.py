@@ -62,7 +62,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             settings = _demo_settings(settings, await stack.enter_async_context(DemoUpstream().serve()))
         login = find_login(settings)
         profile = _launch_profile(settings, login, cli_path, directory)
-        trial = partial(_may_reuse, settings.process_reuse, cli_path, _made(directory / "trial"))
+        trial = partial(_may_reuse, settings, cli_path, _made(directory / "trial"))
         pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial))
         catalog = ModelCatalog(partial(pool.inspect, profile), settings.model_aliases, created=int(time.time()))
         chat = ChatService(pool, catalog, login, profile, settings.timeout_seconds)
@@ -87,10 +87,10 @@ def _affordable_processes() -> int:
     return max(2, min(4 * (os.cpu_count() or 1), int(memory / 2 / _TYPICAL_PROCESS_BYTES)))
 
 
-async def _may_reuse(setting: str, cli_path: Path, directory: Path) -> bool:
-    if setting != "auto":
-        return setting == "on"
-    fault = await find_fault(cli_path, directory)
+async def _may_reuse(settings: Settings, cli_path: Path, directory: Path) -> bool:
+    if settings.process_reuse != "auto":
+        return settings.process_reuse == "on"
+    fault = await find_fault(cli_path, settings.environment.get("PATH", ""), directory)
     if fault:
         logger.warning("This Claude Code's processes can't be used again, so each serves one turn: %s", fault)
     return fault is None

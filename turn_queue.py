@@ -51,13 +51,14 @@ class TurnQueue:
         called = anyio.Event()
         self._waiting.setdefault(owner, deque()).append(called)
         try:
-            with anyio.fail_after(self._timeout):
+            with anyio.move_on_after(self._timeout):
                 await called.wait()
-        except BaseException as error:
+        except anyio.get_cancelled_exc_class():
             self._leave(owner, called)
-            if isinstance(error, TimeoutError):
-                raise QueueTimeoutError(self._timeout) from error
             raise
+        if not called.is_set():
+            self._leave(owner, called)
+            raise QueueTimeoutError(self._timeout)
 
     def _call(self, owner: str) -> None:
         self._taken[owner] += 1

@@ -81,6 +81,10 @@ class LaunchProfile:
     bare: bool
 
 
+Origin = Literal["adopted", "recycled", "spare", "spawned"]
+"""Where a turn's process came from: see process_pool."""
+
+
 @dataclass(frozen=True)
 class Usage:
     """Tokens of one turn, as Claude Code counted them. `input_tokens` leaves the cached ones out."""

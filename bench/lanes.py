@@ -2,7 +2,6 @@
 
 import json
 import time
-import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,16 +12,23 @@ from claude_agent_sdk import ClaudeAgentOptions, StreamEvent, query
 
 import cli_launch
 from cli_channel import CliChannel
-from turns import LaunchProfile
+from cli_frames import Control, frame_of, rebinding, rewind_to
+from turns import Binding, LaunchProfile, Message, TextBlock
 
 MODEL = "claude-sonnet-4-5"
 
 Json = dict[str, Any]
 
+_DONE = "data: [DONE]"
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer. `first` is None where it wasn't streamed; `origin` is what our server says of its process."""
+    """One answer.
+
+    `first` is None where it wasn't streamed, `status` 0 for a stream without its end; `origin` is what our server says
+    of its process.
+    """
 
     first: float | None
     total: float
@@ -86,36 +92,40 @@ class RawLane:
         """Use `raw_lane`."""
         self._channel = channel
         self._frames = channel.frames()
-        self._last: str | None = None
+        self._last = ""
+        self._binding: Binding | None = None
 
     async def ask(self, system: str, prompt: str) -> Sample:
         """Have a new conversation answered."""
         watch = Watch()
-        if self._last:
-            await self._control("rewind_conversation", target_message_uuid=self._last)
-            await self._control("set_model", model="sonnet", system_prompt=system)
-            await self._control("apply_flag_settings", settings={"model": MODEL})
-        else:
-            await self._control("initialize", systemPrompt=[system], systemPromptSnapshot=False)
-            await self._control("apply_flag_settings", settings={"model": MODEL})
-        self._last = str(uuid.uuid4())
-        message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
-        await self._write(type="user", message=message, uuid=self._last, client_composed=True, session_id="")
-        async for frame in self._frames:
-            if frame["type"] == "stream_event" and frame["event"].get("delta", {}).get("type") == "text_delta":
+        binding = Binding(MODEL, system)
+        await self._controls(*self._preparation(binding))
+        frame = frame_of(Message("user", (TextBlock(prompt),)), client_composed=True)
+        self._binding, self._last = binding, frame["uuid"]
+        await self._channel.write(json.dumps(frame) + "\n")
+        async for received in self._frames:
+            if received["type"] == "stream_event" and received["event"].get("delta", {}).get("type") == "text_delta":
                 watch.text()
-            if frame["type"] == "result":
+            if received["type"] == "result":
                 break
         return watch.stop()
 
-    async def _control(self, subtype: str, **fields: Any) -> None:
-        await self._write(type="control_request", request_id=subtype, request={"subtype": subtype, **fields})
-        async for frame in self._frames:
-            if frame["type"] == "control_response":
-                return
+    def _preparation(self, binding: Binding) -> list[Control]:
+        if not self._last:
+            first = {"systemPrompt": [binding.system], "systemPromptSnapshot": False}
+            return [("initialize", first), *rebinding(None, binding)]
+        return [rewind_to(self._last), *rebinding(self._binding, binding)]
 
-    async def _write(self, **frame: Any) -> None:
-        await self._channel.write(json.dumps(frame) + "\n")
+    async def _controls(self, *requests: Control) -> None:
+        frames = [
+            {"type": "control_request", "request_id": f"{number}", "request": {"subtype": subtype, **fields}}
+            for number, (subtype, fields) in enumerate(requests)
+        ]
+        await self._channel.write("".join(json.dumps(frame) + "\n" for frame in frames))
+        for _ in requests:
+            answer = await anext(frame async for frame in self._frames if frame["type"] == "control_response")
+            assert answer["response"]["subtype"] == "success", answer
+            assert answer["response"].get("response", {}).get("rewound", True), answer
 
 
 @asynccontextmanager
@@ -145,14 +155,15 @@ class ServerLane:
         watch = Watch()
         body = {"model": self._model, "messages": messages, "stream": self._stream}
         headers = {"Authorization": f"Bearer {self._key}"}
-        text = ""
+        text = line = ""
         async with self._client.stream("POST", "chat/completions", json=body, headers=headers) as response:
-            async for line in response.aiter_lines():
+            async for line in (line async for line in response.aiter_lines() if line):
                 if piece := _content(line):
                     watch.text()
                     text += piece
         origin = response.headers.get("x-claude-process", "")
-        return watch.stop(status=response.status_code, origin=origin, key=self._key), text
+        status = response.status_code if not self._stream or line == _DONE else 0
+        return watch.stop(status=status, origin=origin, key=self._key), text
 
 
 def _content(line: str) -> str:

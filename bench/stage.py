@@ -20,11 +20,11 @@ REPOSITORY = Path(__file__).parent.parent
 KEYS = tuple(f"bench-key-{number}" for number in range(4))
 
 
-def scrub() -> None:
-    """Forget the machine's environment: no login of its owner, no setting, no way out."""
+def scrub(home: str) -> None:
+    """Forget the machine's environment, but for a new home: no login of its owner, no setting, no way out."""
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
     os.environ.clear()
-    os.environ.update(kept, HOME=tempfile.mkdtemp(prefix="claude-wrapper-bench-"))
+    os.environ.update(kept, HOME=home)
 
 
 def claude_environment(upstream: str) -> dict[str, str]:

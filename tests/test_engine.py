@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import Any
 
@@ -28,8 +28,12 @@ def ask(server: Server, *texts: str, **more: Any) -> httpx.Response:
 
 def claude_processes() -> list[psutil.Process]:
     """The Claude Code processes of all servers in this test run."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.is_running() and "stream-json" in child.cmdline()]
+    found: list[psutil.Process] = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # It may end while we look.
+            if "stream-json" in child.cmdline():
+                found.append(child)
+    return found
 
 
 @contextmanager
@@ -39,11 +43,13 @@ def hanging_request(server: Server, responses: list[httpx.Response]) -> Generato
     client = Thread(target=lambda: responses.append(ask(server, "Hello")))
     client.start()
     server.upstream.wait_for(lambda upstream: bool(upstream.messages_requests()))
-    yield
-    for process in claude_processes():
-        if process.pid not in others:
-            process.send_signal(signal.SIGKILL)
-    client.join()
+    try:
+        yield
+    finally:
+        for process in claude_processes():
+            if process.pid not in others:
+                process.send_signal(signal.SIGKILL)
+        client.join()
 
 
 def origins(responses: Sequence[httpx.Response]) -> list[str]:

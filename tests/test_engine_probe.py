@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 import claude_process
+import engine_probe
 from cli_frames import Control, rebinding
 from cli_launch import find_cli
 from conftest import ServerFactory
@@ -19,7 +21,7 @@ CLI = find_cli(None)
 @pytest.mark.asyncio
 async def test_the_installed_cli_passes(tmp_path: Path) -> None:
     """Seeding, going on, editing, regenerating and recycling show the model what they should."""
-    assert await find_fault(CLI, tmp_path) is None
+    assert await find_fault(CLI, "", tmp_path) is None
 
 
 def ignore_rewinds(_target: str) -> Control:
@@ -52,7 +54,18 @@ async def test_a_cli_that_does_otherwise_fails(
 ) -> None:
     """What a process keeps from before, and what it asks unasked, is seen."""
     monkeypatch.setattr(claude_process, name, otherwise)
-    assert fault in (await find_fault(CLI, tmp_path) or "")
+    assert fault in (await find_fault(CLI, "", tmp_path) or "")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("change", [{"system": "One text."}, {"system": []}, {"messages": [{"content": []}]}])
+async def test_a_request_of_another_shape_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """What a future Claude Code may send instead fails the trial, and nothing else."""
+    seen = engine_probe._seen
+    monkeypatch.setattr(engine_probe, "_seen", lambda body: seen({**body, **change}))
+    assert await find_fault(CLI, "", tmp_path)
 
 
 @pytest.mark.asyncio
@@ -61,7 +74,7 @@ async def test_a_program_that_is_no_cli_fails(tmp_path: Path) -> None:
     program = tmp_path / "not-claude"
     program.write_text("#!/bin/sh\nexit 3\n")
     program.chmod(0o755)
-    assert "ClaudeCodeError" in (await find_fault(program, tmp_path) or "")
+    assert "ClaudeCodeError" in (await find_fault(program, "", tmp_path) or "")
 
 
 @pytest.mark.parametrize("fault", [None, "it forgets"])
@@ -70,7 +83,7 @@ def test_a_server_uses_processes_again_only_after_the_trial(
 ) -> None:
     """With PROCESS_REUSE=auto the trial's outcome decides; where it fails, each process serves one turn."""
 
-    async def trial(_cli: Path, _directory: Path) -> str | None:
+    async def trial(_cli: Path, _search_path: str, _directory: Path) -> str | None:
         return fault
 
     monkeypatch.setattr("services.find_fault", trial)

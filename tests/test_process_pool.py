@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,27 @@ async def opened(profile: LaunchProfile, *, reuse: bool = True, **limits: Any) -
     async def may_reuse() -> bool:
         return reuse
 
-    async with ProcessPool.open(PoolLimits(**{**defaults, **limits}), profile, may_reuse) as pool:
-        yield Clients(pool, profile)
+    clock = Clock()
+    async with ProcessPool.open(PoolLimits(**{**defaults, **limits}), profile, may_reuse, clock) as pool:
+        yield Clients(pool, profile, clock)
+
+
+class Clock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now
 
 
 class Clients:
     """Those who use a pool."""
 
-    def __init__(self, pool: ProcessPool, profile: LaunchProfile) -> None:
-        self.pool, self.profile = pool, profile
+    def __init__(self, pool: ProcessPool, profile: LaunchProfile, clock: "Clock") -> None:
+        self.pool, self.profile, self.clock = pool, profile, clock
 
     @asynccontextmanager
     async def lease(self, request: TurnRequest, owner: str = "anna") -> AsyncGenerator[Lease, None]:
@@ -79,6 +91,12 @@ class Clients:
             events = [event async for event in lease.process.turn(request.prompt)]
         assert said(events) == "Fine."
         return lease.origin
+
+    async def a_spare(self) -> None:
+        """Wait until there is a spare."""
+        with anyio.fail_after(10):
+            while not self.pool.state.spare:  # noqa: ASYNC110 - it starts in the background
+                await anyio.sleep(0.01)
 
     async def settled(self) -> None:
         """Wait until no turn has an aftermath."""
@@ -186,9 +204,13 @@ async def test_without_room_the_oldest_conversation_is_recycled(profile: LaunchP
 
 @pytest.mark.asyncio
 async def test_a_conversation_that_is_over_is_recycled(profile: LaunchProfile) -> None:
-    """After PARK_SECONDS a process takes another conversation, though there is room for one more."""
-    async with opened(profile, park_seconds=0) as clients:
-        assert [await clients.ask("One"), await clients.ask("Two")] == ["spawned", "recycled"]
+    """After PARK_SECONDS, and not before, a process takes another conversation, though there is room for one more."""
+    async with opened(profile, processes=8, park_seconds=60) as clients:
+        origins = [await clients.ask("One", "Fine.", "More")]
+        for seconds in (60, 61):
+            clients.clock.now = seconds
+            origins.append(await clients.ask(f"Other {seconds}", "Fine.", "More"))
+    assert origins == ["spawned", "spawned", "recycled"]
 
 
 @pytest.mark.asyncio
@@ -237,11 +259,17 @@ async def test_two_that_race_for_a_conversation_both_get_it(profile: LaunchProfi
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    "failure",
-    [Reply(status=500), Reply(text=["One ", "two"], cut_after=1), Reply(text="No", stop_reason="refusal")],
+    ("failure", "outcome"),
+    [
+        (Reply(status=500), pytest.raises(ApiError)),
+        (Reply(text=["One ", "two"], cut_after=1), pytest.raises(ApiError)),
+        (Reply(text="No", stop_reason="refusal"), nullcontext()),
+    ],
     ids=["error", "cut", "refusal"],
 )
-async def test_a_failed_turn_leaves_no_trace(profile: LaunchProfile, upstream: DemoUpstream, failure: Reply) -> None:
+async def test_a_failed_turn_leaves_no_trace(
+    profile: LaunchProfile, upstream: DemoUpstream, failure: Reply, outcome: AbstractContextManager[Any]
+) -> None:
     """After a turn that failed, its process is where it was before, and the conversation goes on in it."""
     async with opened(profile) as clients:
         await clients.ask("One")
@@ -250,7 +278,7 @@ async def test_a_failed_turn_leaves_no_trace(profile: LaunchProfile, upstream: D
         upstream.script(Reply(text="Fine."), times=None)
         failing = request_of("One", "Fine.", "Two")
         async with clients.lease(failing) as lease:
-            with suppress(ApiError):
+            with outcome:
                 assert [event async for event in lease.process.turn(failing.prompt)]
         await clients.settled()
         assert await clients.ask("One", "Fine.", "Three") == "adopted"
@@ -260,7 +288,7 @@ async def test_a_failed_turn_leaves_no_trace(profile: LaunchProfile, upstream: D
 @pytest.mark.asyncio
 async def test_a_turn_that_is_left_is_stopped(profile: LaunchProfile, upstream: DemoUpstream) -> None:
     """A turn that nobody waits for closes its upstream's connection; its process goes on without a trace of it."""
-    async with opened(profile) as clients:
+    async with opened(profile, processes=1) as clients:
         upstream.reset()
         upstream.script(Reply(text=["one ", "two "], gate=Gate(after=1)))
         upstream.script(Reply(text="Fine."), times=None)
@@ -269,10 +297,36 @@ async def test_a_turn_that_is_left_is_stopped(profile: LaunchProfile, upstream: 
                 pass
         await anyio.to_thread.run_sync(upstream.wait_for, lambda upstream: upstream.messages_requests()[0].disconnected)
         await clients.settled()
-        assert await clients.ask("Hello again") in ("recycled", "spawned")
-        async with clients.lease(request_of("Hello again", "Fine.", "Bye")) as again:
-            assert again.process.alive
+        assert await clients.ask("Hello again") == "recycled"
     assert seen(upstream) == ["Be brief.", "Hello again"]
+
+
+@pytest.mark.asyncio
+async def test_a_turn_that_is_left_with_much_unread_is_stopped(profile: LaunchProfile, upstream: DemoUpstream) -> None:
+    """More than the SDK keeps for us stands unread when the turn is left: its process goes on all the same."""
+    async with opened(profile, processes=1) as clients:
+        upstream.reset()
+        upstream.script(Reply(text=[f"{number} " for number in range(400)], gate=Gate(after=399)))
+        upstream.script(Reply(text="Fine."), times=None)
+        async with clients.lease(HELLO) as lease, aclosing(lease.process.turn(HELLO.prompt)) as events:
+            assert isinstance(await anext(events), TurnStarted)
+        await clients.settled()
+        assert await clients.ask("Hello again") == "recycled"
+
+
+@pytest.mark.asyncio
+async def test_a_turn_that_is_left_while_its_prompt_is_written_is_stopped(
+    profile: LaunchProfile, upstream: DemoUpstream
+) -> None:
+    """A prompt that is longer than the pipe has begun a turn: nobody else reads its answer."""
+    long = request_of("x" * 2**20)
+    async with opened(profile, processes=1) as clients:
+        async with clients.lease(long) as lease:
+            with anyio.move_on_after(0):
+                await anext(lease.process.turn(long.prompt))
+        await clients.settled()
+        assert await clients.ask("Hello") in ("recycled", "spawned")
+    assert seen(upstream) == ["Be brief.", "Hello"]
 
 
 @pytest.mark.asyncio
@@ -296,9 +350,7 @@ async def test_a_process_that_dies_in_mid_turn_is_an_error(profile: LaunchProfil
 async def test_a_dead_process_costs_nobody_an_error(profile: LaunchProfile) -> None:
     """A spare, and a parked process, that died while they waited are replaced."""
     async with opened(profile, spares=1) as clients:
-        with anyio.fail_after(10):
-            while not clients.pool.state.spare:  # noqa: ASYNC110 - it starts in the background
-                await anyio.sleep(0.01)
+        await clients.a_spare()
         (spare,) = clients.pool.spares
         os.kill(spare.pid, signal.SIGKILL)
         async with clients.lease(HELLO) as lease:
@@ -387,17 +439,13 @@ async def test_who_waits_too_long_is_told_to_come_back(profile: LaunchProfile) -
 @pytest.mark.asyncio
 async def test_conversations_that_are_over_dont_pile_up(profile: LaunchProfile) -> None:
     """Beyond as many as there are spares, processes whose conversation is over end."""
-    async with opened(profile, processes=8, spares=1, park_seconds=1000) as clients:
+    async with opened(profile, processes=8, spares=1, park_seconds=60) as clients:
         for text in ("One", "Two", "Three"):
             await clients.ask(text, "Fine.", "More")
-        clients.pool.sweep()
-        assert clients.pool.state.parked == 3
-    async with opened(profile, processes=8, spares=1, park_seconds=0) as clients:
-        async with clients.lease(HELLO) as one, clients.lease(HELLO) as two:
-            for lease in (one, two):
-                assert [event async for event in lease.process.turn(HELLO.prompt)]
-        clients.pool.sweep()
-        assert clients.pool.state.parked == 1
+        for seconds, parked in [(60, 3), (61, 1), (1000, 1)]:
+            clients.clock.now = seconds
+            clients.pool.sweep()
+            assert clients.pool.state.parked == parked
 
 
 @pytest.mark.asyncio
@@ -413,11 +461,13 @@ async def test_single_questions_run_on_few_processes(profile: LaunchProfile) -> 
 @pytest.mark.asyncio
 async def test_closing_the_pool_ends_every_process(profile: LaunchProfile) -> None:
     """At the pool's exit spares, parked and leased processes are gone."""
-    async with opened(profile, spares=1) as clients:
+    async with AsyncExitStack() as leases, opened(profile, spares=1) as clients:
         async with clients.lease(HELLO) as parked:
             assert [event async for event in parked.process.turn(HELLO.prompt)]
-        async with clients.lease(request_of("Other")) as leased:
-            processes: list[ClaudeProcess] = [parked.process, leased.process, *clients.pool.spares]
+        leased = await leases.enter_async_context(clients.lease(request_of("Other")))
+        await clients.a_spare()
+        processes: list[ClaudeProcess] = [parked.process, leased.process, *clients.pool.spares]
+    assert len(processes) == 3
     assert not any(process.alive for process in processes)
 
 
