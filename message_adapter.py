@@ -7,6 +7,7 @@ are unique in a conversation, and there is no blank text: a blank part joins its
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, count
 from typing import Any
@@ -45,6 +46,7 @@ from turns import (
 )
 
 _BETWEEN_SYSTEM_MESSAGES = "\n\n"
+_PART_OF_A_CALL = re.compile(r"_[0-9]+\Z")
 
 # A prompt that begins with the one would take the place of Claude Code's own; one that is the other would vanish.
 _BILLING_HEADER = "x-anthropic-billing-header:"
@@ -186,16 +188,22 @@ def _check_tool_order(messages: Sequence[ChatMessage]) -> None:
 
 
 def _with_unique_calls(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Some clients number their calls anew in each message; Claude Code drops a call whose id it has seen."""
+    """Some clients number their calls anew in each message.
+
+    Claude Code drops a call whose id it has seen, and the result of an `X_2` where there is an `X`, too: it takes it
+    for a part of that call.
+    """
     seen: set[str] = set()
+    wholes: set[str] = set()
     renamed: dict[str, str] = {}
     unique: list[ChatMessage] = []
     for message in messages:
         if isinstance(message, AssistantMessage) and message.tool_calls:
             renamed = {}
             for call in message.tool_calls:
-                renamed[call.id] = _unseen(call.id, seen)
+                renamed[call.id] = _unseen(call.id, seen, wholes)
                 seen.add(renamed[call.id])
+                wholes.add(_whole(renamed[call.id]))
             calls = [call.model_copy(update={"id": renamed[call.id]}) for call in message.tool_calls]
             unique.append(message.model_copy(update={"tool_calls": calls}))
         elif isinstance(message, ToolMessage):
@@ -205,9 +213,14 @@ def _with_unique_calls(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     return unique
 
 
-def _unseen(identifier: str, seen: set[str]) -> str:
-    candidates = chain([identifier], (f"{identifier}_{number}" for number in count(2)))
-    return next(candidate for candidate in candidates if candidate not in seen)
+def _unseen(identifier: str, seen: set[str], wholes: set[str]) -> str:
+    candidates = chain([identifier], (f"{identifier}-{number}" for number in count(2)))
+    return next(each for each in candidates if not {each, _whole(each)} & seen and each not in wholes)
+
+
+def _whole(identifier: str) -> str:
+    """The call that Claude Code takes a call for a part of."""
+    return _PART_OF_A_CALL.sub("", identifier)
 
 
 def _calls_of(message: ChatMessage, index: int) -> set[str]:

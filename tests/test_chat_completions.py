@@ -220,6 +220,21 @@ def test_tool_calls_of_the_history_arrive_natively(server: Server) -> None:
     assert user["content"][0]["content"] == [{"type": "text", "text": "21 °C"}]
 
 
+@pytest.mark.parametrize("ids", [("call", "call"), ("call", "call_1"), ("call_1", "call"), ("call_0", "call_1")])
+def test_every_tool_result_arrives(server: Server, ids: tuple[str, ...]) -> None:
+    """Whatever ids a client gives its calls, the same ones again or one that begins like another, no result is lost."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Weather?"}]
+    for number, each in enumerate(ids):
+        function = {"name": "weather", "arguments": "{}"}
+        messages.append({"role": "assistant", "tool_calls": [{"id": each, "type": "function", "function": function}]})
+        messages.append({"role": "tool", "tool_call_id": each, "content": f"{number} °C"})
+    server.client().chat.completions.create(model=MODEL, messages=messages)  # type: ignore[arg-type]
+    (request,) = server.upstream.messages_requests()
+    blocks = [block for message in request.body["messages"][1:] for block in message["content"]]
+    assert [block["id"] for block in blocks[::2]] == [block["tool_use_id"] for block in blocks[1::2]]
+    assert [texts(block["content"]) for block in blocks[1::2]] == [[f"{number} °C"] for number in range(len(ids))]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -324,6 +324,18 @@ async def test_assistant_messages_with_one_id_merge(lab: Lab) -> None:
     assert conversation(lab.bodies[0])[1] == ("assistant", [text("One"), text("Two")])
 
 
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("other", "is_kept"), [("toolu_1_2", False), ("toolu_1-2", True)])
+async def test_a_result_is_dropped_where_its_call_looks_like_a_part(lab: Lab, other: str, *, is_kept: bool) -> None:
+    """The danger: beside a call `X` the result of an `X_2` gives way to words of the CLI; that of an `X-2` doesn't."""
+    result = {**CALL_RESULT, "tool_use_id": other}
+    async with lab.bound() as cli:
+        await cli.seed(user("One"), assistant(CALL), user([CALL_RESULT]), assistant({**CALL, "id": other}))
+        await cli.turn(user([result]))
+    assert (conversation(lab.bodies[0])[-1] == ("user", [result])) is is_kept
+    assert ("[Tool result missing" in str(lab.bodies[0])) is not is_kept
+
+
 # End
 
 

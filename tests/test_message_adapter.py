@@ -158,10 +158,27 @@ def test_calls_without_answers_are_named(rest: list[Json]) -> None:
 
 def test_ids_of_calls_that_come_again_are_made_unique() -> None:
     """A client that numbers its calls anew in each message: results still belong to their calls."""
-    request = convert(HELLO, calls("c"), answer("c"), calls("c", "c_2"), answer("c_2"), answer("c"))
+    request = convert(HELLO, calls("c"), answer("c"), calls("c", "c-2"), answer("c-2"), answer("c"))
     blocks = [block for message in [*request.history, request.prompt] for block in message.content]
-    assert [block.id for block in blocks if isinstance(block, ToolUseBlock)] == ["c", "c_2", "c_2_2"]
-    assert [block.tool_use_id for block in blocks if isinstance(block, ToolResultBlock)] == ["c", "c_2_2", "c_2"]
+    assert [block.id for block in blocks if isinstance(block, ToolUseBlock)] == ["c", "c-2", "c-2-2"]
+    assert [block.tool_use_id for block in blocks if isinstance(block, ToolResultBlock)] == ["c", "c-2-2", "c-2"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "unique"),
+    [
+        (["c", "c_1"], ["c", "c_1-2"]),
+        (["c_1", "c"], ["c_1", "c-2"]),
+        (["c_1", "c_1_2", "c_1"], ["c_1", "c_1_2-2", "c_1-2"]),
+        (["c_0", "c_1", "c_x"], ["c_0", "c_1", "c_x"]),
+    ],
+)
+def test_no_call_looks_like_a_part_of_another(ids: list[str], unique: list[str]) -> None:
+    """Of `c` and `c_1` the later one gets another id, for Claude Code would drop the result of `c_1`."""
+    request = convert(HELLO, *(message for each in ids for message in (calls(each), answer(each))))
+    blocks = [block for message in [*request.history, request.prompt] for block in message.content]
+    assert [block.id for block in blocks if isinstance(block, ToolUseBlock)] == unique
+    assert [block.tool_use_id for block in blocks if isinstance(block, ToolResultBlock)] == unique
 
 
 @pytest.mark.parametrize("system", ["x-anthropic-billing-header: mine", "__SYSTEM_PROMPT_DYNAMIC_BOUNDARY__"])
