@@ -13,7 +13,7 @@ $(foreach made,.venv .poetry,$(shell test -x $(made)/bin/python || rm -f $(made)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run demo test bench check format lock docker clean
+.PHONY: help install run demo test soak bench check format lock docker clean
 
 help: ## Show this list
 	@echo "Targets (each installs what it needs):"
@@ -37,6 +37,9 @@ ifeq ($(strip $(ARGS)),)
 else
 	$(RUN) -m pytest $(ARGS)
 endif
+
+soak: .venv/.installed ## Play random clients against the server and compare every request (ARGS=10000: so many turns)
+	ISOLATION_TURNS=$(or $(strip $(ARGS)),2000) $(RUN) -m pytest -q --show-capture=no tests/test_isolation.py
 
 bench: .venv/.installed ## Measure, against bare Claude Code in the same run (ARGS="--base-url http://…/v1": another server)
 	PYTHONPATH=. $(RUN) bench/bench.py $(ARGS)

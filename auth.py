@@ -51,6 +51,7 @@ class _Method:
     bare: bool = True
     switch: str | None = None
     """The variable that an operator, and Claude Code, turn this method on with."""
+    base_url_variable: str = "ANTHROPIC_BASE_URL"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Login:
     fix: str
     bare: bool
     """Whether `--bare` may be used: it reads no OAuth login, so subscriptions run without it."""
+    base_url_variable: str = "ANTHROPIC_BASE_URL"
+    """The variable that says where the login's requests go."""
 
     @property
     def complete(self) -> bool:
@@ -125,6 +128,7 @@ _METHODS: Mapping[AuthMethod, _Method] = {
         is_there=lambda settings: settings.claude_code_use_bedrock,
         needs=lambda settings: [] if _has_aws_region(settings) else ["AWS_REGION"],
         switch="CLAUDE_CODE_USE_BEDROCK",
+        base_url_variable="ANTHROPIC_BEDROCK_BASE_URL",
         variables=("ANTHROPIC_BEDROCK_BASE_URL", "CLAUDE_CODE_SKIP_BEDROCK_AUTH"),
         prefixes=("AWS_",),
         fix="Set CLAUDE_CODE_USE_BEDROCK=true, AWS_REGION and AWS credentials (AWS_ACCESS_KEY_ID and "
@@ -133,6 +137,7 @@ _METHODS: Mapping[AuthMethod, _Method] = {
     "vertex": _Method(
         is_there=lambda settings: settings.claude_code_use_vertex,
         switch="CLAUDE_CODE_USE_VERTEX",
+        base_url_variable="ANTHROPIC_VERTEX_BASE_URL",
         needs=lambda settings: _unset(settings, "ANTHROPIC_VERTEX_PROJECT_ID", "CLOUD_ML_REGION"),
         variables=(
             "ANTHROPIC_VERTEX_PROJECT_ID",
@@ -170,7 +175,8 @@ def find_login(settings: Settings) -> Login:
     if name is None:
         return Login(method=None, missing=("a Claude login",), fix=_NO_LOGIN_FIX, bare=True)
     method = _METHODS[name]
-    return Login(method=name, missing=tuple(method.needs(settings)), fix=method.fix, bare=method.bare)
+    missing = tuple(method.needs(settings))
+    return Login(name, missing, method.fix, bare=method.bare, base_url_variable=method.base_url_variable)
 
 
 def login_environment(settings: Settings, login: Login) -> dict[str, str]:

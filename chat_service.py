@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 import anyio
 
 from auth import Login
-from errors import ClaudeCodeError, ClaudeCodeUnavailableError, ClaudeLoginError, TurnTimeoutError
+from errors import (
+    ApiError,
+    ClaudeCodeError,
+    ClaudeCodeUnavailableError,
+    ClaudeLoginError,
+    ContextLengthExceededError,
+    TurnTimeoutError,
+)
 from message_adapter import to_turn_request
 from model_catalog import ModelCatalog
 from models import ChatCompletionRequest
@@ -32,7 +39,7 @@ class Completion:
     events: AsyncGenerator[TurnEvent, None]
     origin: Origin
     overhead_seconds: float
-    """Until a process was prepared for the turn, queue and retries included."""
+    """Until a process was prepared for the turn, waiting in line included."""
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -52,17 +59,18 @@ class ChatService:
         clock = _Clock(self._timeout)
         with clock.limit():
             request = await self._turn_request(body)
+        turn = _Turn(clock, self._pool.lease(request, owner, self._profile))
         try:
-            return await self._attempt(request, owner, clock, fresh=False)
-        except ClaudeCodeUnavailableError:
-            raise
-        except ClaudeCodeError as error:
+            return await self._begun(turn, request.prompt)
+        except (ClaudeCodeError, ContextLengthExceededError) as error:
+            if not _is_worth_another_try(error, turn.origin):
+                raise
             logger.warning("The turn is tried again with a fresh process: %s", error)
-            return await self._attempt(request, owner, clock, fresh=True)
+        again = _Turn(clock, self._pool.lease(request, owner, self._profile, fresh=True))
+        return await self._begun(again, request.prompt)
 
-    async def _attempt(self, request: TurnRequest, owner: str, clock: "_Clock", *, fresh: bool) -> Completion:
-        turn = _Turn(clock, self._pool.lease(request, owner, self._profile, fresh=fresh))
-        events = turn.events(request.prompt)
+    async def _begun(self, turn: "_Turn", prompt: Message) -> Completion:
+        events = turn.events(prompt)
         started = await anext(events)
         assert isinstance(started, TurnStarted)  # noqa: S101 - for the type checker: every turn's first event
         return Completion(started, events, turn.origin, turn.overhead_seconds)
@@ -72,6 +80,14 @@ class ChatService:
             message = f"This server has no complete login at Claude (missing: {', '.join(self._login.missing)}). "
             raise ClaudeLoginError(message + self._login.fix)
         return to_turn_request(await self._catalog.resolve(body.model), body.messages)
+
+
+def _is_worth_another_try(error: ApiError, origin: Origin) -> bool:
+    """Whether a fresh process may do what this one couldn't."""
+    if isinstance(error, ContextLengthExceededError):
+        # Claude Code refuses what it thinks too long after earlier answers' counts; the API is to judge.
+        return origin == "adopted" and not error.sent
+    return not isinstance(error, ClaudeCodeUnavailableError)
 
 
 @dataclass
@@ -86,9 +102,10 @@ class _Turn:
     async def events(self, prompt: Message) -> AsyncGenerator[TurnEvent, None]:
         """Yield the turn's events. No cancel scope is open across a yield: the consumer may move to another task."""
         async with AsyncExitStack() as stack:
+            began = anyio.current_time()
             with self.clock.limit():
                 lease = await stack.enter_async_context(self.lease)
-            self.origin, self.overhead_seconds = lease.origin, self.clock.seconds
+            self.origin, self.overhead_seconds = lease.origin, anyio.current_time() - began
             events = await stack.enter_async_context(aclosing(lease.process.turn(prompt)))
             event = await self._next(events)
             while not isinstance(event, TurnEnded):

@@ -26,8 +26,8 @@ from claude_agent_sdk import Message as SdkMessage
 from claude_agent_sdk import TextBlock as SdkTextBlock
 
 import cli_launch
-from cli_channel import CliChannel
-from cli_frames import Frame, frame_of, rebinding, rewind_to
+from cli_channel import Answer, CliChannel
+from cli_frames import NOWHERE, Control, Frame, frame_of, rebinding, redirect, rewind_to
 from conversation import Conversation, Digest, digests
 from errors import ApiError, ClaudeCodeError, ClaudeLoginError, ContextLengthExceededError, from_upstream
 from turns import (
@@ -48,11 +48,15 @@ from turns import (
 
 logger = logging.getLogger(__name__)
 
+_INITIALIZE_TIMEOUT_SECONDS = 30
+_RESULT_TIMEOUT_SECONDS = 30
+
 # After these the CLI prompts the model again by itself, in words of its own; there is no setting against it.
 # `tool_use` is one of them as long as no tools are offered: a call of something else would be argued with.
 _STOPS_THAT_THE_CLI_CONTINUES = frozenset({"max_tokens", "model_context_window_exceeded", "tool_use"})
 
-_TOO_LONG = frozenset({"blocking_limit", "prompt_too_long"})
+_TOO_LONG_FOR_THE_CLI = "blocking_limit"
+_TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
 _FIRST_SERVER_ERROR = 500
 
 
@@ -95,9 +99,9 @@ class ClaudeProcess:
     be closed.
     """
 
-    def __init__(self, channel: CliChannel) -> None:
+    def __init__(self, channel: CliChannel, profile: LaunchProfile) -> None:
         """Use `launch`."""
-        self._channel = channel
+        self._channel, self._profile = channel, profile
         self._transport = _Transport(channel)
         self._client = ClaudeSDKClient(ClaudeAgentOptions(verbatim_prompts=True), transport=self._transport)
         self.binding: Binding | None = None
@@ -105,12 +109,13 @@ class ClaudeProcess:
         self.turns = 0
         self._cost_usd = 0.0
         self._unsettled: _UnsettledTurn | None = None
+        self._barred: Answer | None = None
 
     @classmethod
     async def launch(cls, profile: LaunchProfile) -> "ClaudeProcess":
         """Start a process, without waiting until it is ready. Raises ClaudeCodeError where it can't be started."""
         try:
-            return cls(CliChannel(*await cli_launch.start(profile)))
+            return cls(CliChannel(*await cli_launch.start(profile)), profile)
         except OSError as error:
             logger.exception("Claude Code can't be started")
             raise ClaudeCodeError("Claude Code can't be started on this server; its log says why.") from error
@@ -154,9 +159,10 @@ class ClaudeProcess:
         if self.binding is None:
             await self._initialize(request.binding.system)
         rewinds = [rewind_to(target) for target in self.conversation.rewind(keep)]
-        answers = await self._channel.controls(*rewinds, *rebinding(self.binding, request.binding))
+        changes = [*rebinding(self.binding, request.binding), *self._opening()]
+        answers = await self._channel.controls(*rewinds, *changes)
         _check_rewound(answers[: len(rewinds)])
-        self.binding = request.binding
+        self.binding, self._barred = request.binding, None
         await self._seed(request.history[keep:])
 
     async def inspect(self) -> Inspection:
@@ -185,10 +191,12 @@ class ClaudeProcess:
             async for message in messages:
                 if isinstance(message, ResultMessage):
                     self._note_result(state, message, prompt)
-                for event in _HANDLERS.get(type(message), _ignore)(state, message):
-                    if state.continues_by_itself:
+                for event in _events(state, message):
+                    if state.continues_by_itself and not (self._barred and self._barred.is_there):
                         self._channel.kill()
                     yield event
+                    if isinstance(event, TextDelta) and not self._barred:
+                        await self._bar()
                     if isinstance(event, TurnEnded):
                         return
 
@@ -203,6 +211,16 @@ class ClaudeProcess:
         _check_rewound(await self._channel.controls(rewind_to(self._unsettled.prompt_uuid)))
         self._unsettled = None
 
+    async def _bar(self) -> None:
+        """Let this turn make no second request: where Claude Code would go on by itself, it gets nowhere."""
+        subtype, fields = redirect(self._profile.base_url_variable, NOWHERE)
+        self._barred = await self._channel.send(subtype, **fields)
+
+    def _opening(self) -> Iterator[Control]:
+        if self._barred:
+            variable = self._profile.base_url_variable
+            yield redirect(variable, dict(self._profile.environment).get(variable, ""))
+
     async def close(self) -> None:
         """End the process and reap it. Never raises, may be called twice."""
         with anyio.CancelScope(shield=True):
@@ -214,7 +232,8 @@ class ClaudeProcess:
         assert self._unsettled is not None  # noqa: S101 - for the type checker: a turn is under way
         self._unsettled.running = False
         state.cost_usd = self._cost_of(result)
-        if not result.is_error and state.text.strip():
+        # Claude Code drops blank blocks, which the client, who got their text, will send.
+        if not result.is_error and state.texts and all(text.strip() for text in state.texts):
             self.conversation.append(prompt, self._unsettled.prompt_uuid)
             self.conversation.append(Message("assistant", (TextBlock(state.text),)), "")
             self._unsettled = None
@@ -242,7 +261,8 @@ class ClaudeProcess:
             "systemPromptSnapshot": False,
         }
         try:
-            await self._client.connect()
+            with anyio.fail_after(_INITIALIZE_TIMEOUT_SECONDS):
+                await self._client.connect()
         except Exception as error:  # the edge of the process: the SDK raises bare Exceptions here
             logger.warning("Claude Code process %d didn't initialise: %s", self.pid, self._channel.last_words())
             raise ClaudeCodeError(
@@ -257,10 +277,14 @@ class ClaudeProcess:
         await self._client.query(frames())
 
     async def _next_result(self) -> ResultMessage:
-        async with aclosing(self._messages()) as messages:
-            async for message in messages:
-                if isinstance(message, ResultMessage):
-                    return message
+        try:
+            with anyio.fail_after(_RESULT_TIMEOUT_SECONDS):
+                async with aclosing(self._messages()) as messages:
+                    async for message in messages:
+                        if isinstance(message, ResultMessage):
+                            return message
+        except TimeoutError as error:
+            raise ClaudeCodeError("Claude Code didn't answer in time.") from error
         raise self._channel.died()
 
     async def _messages(self) -> AsyncGenerator[SdkMessage, None]:
@@ -298,12 +322,16 @@ class _TurnState:
     """What a turn has shown so far."""
 
     model: str
-    text: str = ""
+    texts: list[str] = field(default_factory=list)
     cost_usd: float | None = None
     started: bool = False
     login_failed: bool = False
     continues_by_itself: bool = False
     usage: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
 
 
 _Events = Iterator[TurnEvent]
@@ -311,6 +339,13 @@ _Events = Iterator[TurnEvent]
 
 def _ignore(_state: _TurnState, _message: object) -> _Events:
     return iter(())
+
+
+def _events(state: _TurnState, message: SdkMessage) -> _Events:
+    try:
+        yield from _HANDLERS.get(type(message), _ignore)(state, message)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ClaudeCodeError("Claude Code said something that we don't understand.") from error
 
 
 def _on_stream_event(state: _TurnState, message: StreamEvent) -> _Events:
@@ -331,10 +366,16 @@ def _started(state: _TurnState, model: str, session_id: str | None) -> TurnStart
     return TurnStarted(model, session_id or "")
 
 
+def _on_content_block_start(state: _TurnState, message: StreamEvent) -> _Events:
+    if message.event["content_block"]["type"] == "text":
+        state.texts.append("")
+    return iter(())
+
+
 def _on_content_block_delta(state: _TurnState, message: StreamEvent) -> _Events:
     delta = message.event["delta"]
     if delta["type"] == "text_delta":
-        state.text += delta["text"]
+        state.texts[-1] += delta["text"]
         yield TextDelta(delta["text"])
 
 
@@ -369,6 +410,7 @@ def _on_result(state: _TurnState, message: ResultMessage) -> _Events:
 
 _STREAM_HANDLERS: Mapping[str, Callable[[_TurnState, StreamEvent], _Events]] = {
     "message_start": _on_message_start,
+    "content_block_start": _on_content_block_start,
     "content_block_delta": _on_content_block_delta,
     "message_delta": _on_message_delta,
 }
@@ -394,7 +436,8 @@ def _failure(state: _TurnState, result: ResultMessage) -> ApiError:
     status = result.api_error_status
     prose = (result.result or "").removeprefix("API Error: ").removeprefix(f"{status} ")
     if result.terminal_reason in _TOO_LONG:
-        return ContextLengthExceededError("This conversation is too long for its model. Shorten the messages.")
+        message = "This conversation is too long for its model. Shorten the messages."
+        return ContextLengthExceededError(message, sent=result.terminal_reason != _TOO_LONG_FOR_THE_CLI)
     if status is None and state.login_failed:
         return ClaudeLoginError("Claude Code is not logged in. GET /v1/auth/status says what is missing.")
     if status is None or status >= _FIRST_SERVER_ERROR:

@@ -35,7 +35,7 @@ class CliChannel:
         self._process, self._stderr = process, stderr
         self._stdin, self._stdout = process.stdin, BufferedByteReceiveStream(process.stdout)
         self._write_lock = anyio.Lock()
-        self._waiting: dict[str, _Answer] = {}
+        self._waiting: dict[str, Answer] = {}
 
     @property
     def pid(self) -> int:
@@ -61,7 +61,7 @@ class CliChannel:
             while True:
                 frame = json.loads(await self._stdout.receive_until(b"\n", _LONGEST_FRAME_BYTES))
                 response = frame.get("response", {}) if frame.get("type") == "control_response" else {}
-                answer = self._waiting.get(response.get("request_id", ""))
+                answer = self._waiting.pop(response.get("request_id", ""), None)
                 if answer is None:
                     yield frame
                 else:
@@ -72,9 +72,12 @@ class CliChannel:
             for answer in self._waiting.values():
                 answer.set({"subtype": "error", "error": "the process ended"})
 
-    async def send(self, subtype: str, **fields: Any) -> None:
-        """Send a control request whose answer nobody waits for."""
-        await self.write(_control_frame(_new_id(), subtype, fields))
+    async def send(self, subtype: str, **fields: Any) -> "Answer":
+        """Send a control request, without waiting for its answer."""
+        request_id, answer = _new_id(), Answer()
+        self._waiting[request_id] = answer
+        await self.write(_control_frame(request_id, subtype, fields))
+        return answer
 
     async def control(self, subtype: str, **fields: Any) -> Frame:
         """Send a control request and return its response; see `controls`."""
@@ -86,7 +89,7 @@ class CliChannel:
 
         They are carried out in their order. Raises ClaudeCodeError where one fails or takes too long.
         """
-        waiting = {_new_id(): (_Answer(), request) for request in requests}
+        waiting = {_new_id(): (Answer(), request) for request in requests}
         self._waiting |= {request_id: answer for request_id, (answer, _) in waiting.items()}
         try:
             await self.write("".join(_control_frame(each, *request) for each, (_, request) in waiting.items()))
@@ -96,7 +99,7 @@ class CliChannel:
             raise ClaudeCodeError("Claude Code didn't answer a control request in time.") from error
         finally:
             for request_id in waiting:
-                del self._waiting[request_id]
+                self._waiting.pop(request_id, None)
 
     async def end_input(self) -> None:
         """Close the process's input."""
@@ -152,18 +155,26 @@ def _successful(response: Frame, subtype: str) -> Frame:
     return result
 
 
-class _Answer:
-    """What a control request waits for."""
+class Answer:
+    """The answer to a control request, once it is there."""
 
     def __init__(self) -> None:
+        """Wait for it."""
         self._event = anyio.Event()
         self._value: Frame = {}
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it has come."""
+        return self._event.is_set()
+
     def set(self, value: Frame) -> None:
+        """Take it; the first one counts."""
         if not self._event.is_set():
             self._value = value
             self._event.set()
 
     async def wait(self) -> Frame:
+        """Wait until it is there, and return it."""
         await self._event.wait()
         return self._value

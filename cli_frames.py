@@ -12,6 +12,9 @@ Frame = dict[str, Any]
 Control = tuple[str, Frame]
 """A control request: its subtype and its fields."""
 
+NOWHERE = "http://127.0.0.1:9"
+"""The discard port, where nobody listens: a request that goes there fails at once."""
+
 # An alias that every account has.
 _SOME_ALIAS = "sonnet"
 
@@ -24,6 +27,11 @@ def frame_of(message: Message, **fields: Any) -> Frame:
 def rewind_to(target: str) -> Control:
     """Drop the message of this id, the user's last, and the answer to it."""
     return "rewind_conversation", {"target_message_uuid": target}
+
+
+def redirect(base_url_variable: str, url: str) -> Control:
+    """Let requests from now on go to `url`; empty: to where they go by default."""
+    return "apply_flag_settings", {"settings": {"env": {base_url_variable: url}}}
 
 
 def rebinding(old: Binding | None, new: Binding) -> Iterator[Control]:

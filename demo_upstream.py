@@ -91,11 +91,13 @@ class Gate:
 class Reply:
     """What to do with one request.
 
-    `text` is streamed word by word; as a sequence, each element is one delta. A `status` other than 200 is an error in
-    Anthropic's envelope. `cut_after` and `error_after` count deltas of content. Times are in seconds.
+    `text` is streamed word by word; as a sequence, each element is one delta. `more_text` has a block for each. A
+    `status` other than 200 is an error in Anthropic's envelope. `cut_after` and `error_after` count deltas of content.
+    Times are in seconds.
     """
 
     text: str | Sequence[str] | None = None
+    more_text: Sequence[str] = ()
     thinking: str | None = None
     tool_calls: Sequence[ToolCall] = ()
     stop_reason: str | None = None
@@ -216,6 +218,7 @@ def content_of(reply: Reply) -> list[tuple[Json, list[Json]]]:
         blocks.append(({"type": "thinking", "thinking": "", "signature": ""}, [*deltas, signature]))
     if texts := _deltas(reply.text):
         blocks.append(({"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in texts]))
+    blocks += [({"type": "text", "text": ""}, [{"type": "text_delta", "text": text}]) for text in reply.more_text]
     for call in reply.tool_calls:
         arguments = json.dumps(call.input, ensure_ascii=False)
         pieces = [arguments[i : i + _PIECE] for i in range(0, len(arguments), _PIECE)]

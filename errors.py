@@ -76,9 +76,10 @@ class ContextLengthExceededError(InvalidRequestError):
 
     code = "context_length_exceeded"
 
-    def __init__(self, message: str) -> None:
-        """Name `messages` as the field at fault."""
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        """Name `messages` as the field at fault; `sent` says whether Claude's API was asked."""
         super().__init__(message, param="messages")
+        self.sent = sent
 
 
 class AuthenticationError(ApiError):

@@ -133,8 +133,8 @@ class ProcessPool:
             limit=self._limits.processes,
             reuse=self._reuse,
             working=self._queue.taken,
-            parked=len(self._parked),
-            spare=len([*self.spares]),
+            parked=sum(parked.lease.process.alive for parked in self._parked),
+            spare=sum(spare.alive for spare in self.spares),
             leases={origin: self._leases[origin] for origin in ORIGINS},
             queue_length=len(self._queue),
             waits=tuple(self._queue.waits),
@@ -149,7 +149,8 @@ class ProcessPool:
         `fresh`: a new one, whatever waits. Raises ClaudeCodeError where none can be had. No cancel scope stays open
         inside, so a stream that is begun in one task may end in another.
         """
-        await self._queue.take(owner)
+        # Who needs a fresh process has waited already, and gave a useless one back.
+        await self._queue.take(owner, at_once=fresh)
         with ExitStack() as undo:
             undo.callback(self._queue.give_back, owner)
             lease = await self._obtain(request, owner, profile, fresh=fresh)
@@ -249,7 +250,7 @@ class ProcessPool:
         try:
             with anyio.fail_after(_SETTLE_SECONDS):
                 await lease.process.settle()
-        except (ClaudeCodeError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - the process's edge: whatever it is, it must not end the pool
             logger.info("Process %d ends with its turn: %r", lease.process.pid, error)
             self._retire(lease.process)
         self._return(lease)
@@ -282,7 +283,9 @@ class ProcessPool:
             self._retire(self._parked.pop(0).lease.process)
 
     def sweep(self) -> None:
-        """End processes whose conversation is over; keep as many for recycling as there are spares."""
+        """Replace the dead, and end processes whose conversation is over, but for as many as there are spares."""
+        self._retire_dead()
+        self.spares.replace_dead()
         over = [parked for parked in self._parked if self._is_over(parked)]
         for parked in over[: -self._limits.spares or None]:
             self._parked.remove(parked)
@@ -309,14 +312,21 @@ class ProcessPool:
         """End a process in the background: nobody waits for it."""
         if process in self._processes:
             self._processes.remove(process)
-            self._tasks.start_soon(process.close)
+            self._tasks.start_soon(_end, process)
 
     async def _close(self) -> None:
         self._open = False
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as closing:
                 while self._processes:
-                    closing.start_soon(self._processes.pop().close)
+                    closing.start_soon(_end, self._processes.pop())
+
+
+async def _end(process: ClaudeProcess) -> None:
+    try:
+        await process.close()
+    except Exception:  # the process's edge: others have to be ended, too
+        logger.exception("Process %d didn't end as it should", process.pid)
 
 
 def _resident_memory(pid: int) -> int:

@@ -107,7 +107,8 @@ def _launch_profile(settings: Settings, login: Login, cli_path: Path, directory:
     if login.method != "claude_cli":
         # Only the CLI's own login lives in the host's configuration; the others need nothing of it.
         environment["CLAUDE_CONFIG_DIR"] = str(config_directory)
-    return LaunchProfile(cli_path, tuple(sorted(environment.items())), working_directory, login.bare)
+    variables = tuple(sorted(environment.items()))
+    return LaunchProfile(cli_path, variables, working_directory, login.bare, login.base_url_variable)
 
 
 def _demo_settings(settings: Settings, url: str) -> Settings:

@@ -55,6 +55,14 @@ class SpareProcesses:
             self._retire(process)
         return None
 
+    def replace_dead(self) -> None:
+        """Replace the spares that died while they waited."""
+        for waiting in self._waiting.values():
+            for dead in [process for process in waiting if not process.alive]:
+                waiting.remove(dead)
+                self._retire(dead)
+                self._tasks.start_soon(self._refill)
+
     async def _refill(self) -> None:
         try:
             async with self._refilling:

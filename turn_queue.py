@@ -31,10 +31,13 @@ class TurnQueue:
         """How many places are taken."""
         return self._taken.total()
 
-    async def take(self, owner: str) -> None:
-        """Take a place, now or when its turn has come. Raises QueueTimeoutError after the timeout."""
+    async def take(self, owner: str, *, at_once: bool = False) -> None:
+        """Take a place, now or when its turn has come. Raises QueueTimeoutError after the timeout.
+
+        `at_once`: now, for one who has just given a place back; there may be one too many for a moment.
+        """
         began = time.monotonic()
-        if self.taken < self._places:
+        if at_once or self.taken < self._places:
             self._taken[owner] += 1
         else:
             await self._wait(owner)
@@ -43,7 +46,7 @@ class TurnQueue:
     def give_back(self, owner: str) -> None:
         """Return a place, for the next one."""
         self._taken -= Counter({owner: 1})
-        if self._waiting:
+        if self._waiting and self.taken < self._places:
             # Of equals the first in the order, to whose end the called one goes.
             self._call(min(self._waiting, key=lambda waiting: self._taken[waiting]))
 

@@ -79,6 +79,8 @@ class LaunchProfile:
     environment: tuple[tuple[str, str], ...] = field(repr=False)
     working_directory: Path
     bare: bool
+    base_url_variable: str = "ANTHROPIC_BASE_URL"
+    """The variable that says where this login's requests go."""
 
 
 Origin = Literal["adopted", "recycled", "spare", "spawned"]

@@ -24,8 +24,9 @@ from demo_upstream import DemoUpstream
 from main import create_app
 
 COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-# `PROCESS_REUSE=off make test` runs the suite with a process for every turn.
-KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "PROCESS_REUSE", *COVERAGE)
+# `PROCESS_REUSE=off make test` runs the suite with a process for every turn; ISOLATION_TURNS is how many turns
+# test_isolation.py plays.
+KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "PROCESS_REUSE", "ISOLATION_TURNS", *COVERAGE)
 HOME = tempfile.mkdtemp(prefix="claude-wrapper-tests-")
 
 

@@ -257,6 +257,23 @@ async def test_max_output_tokens_come_and_go(lab: Lab) -> None:
 
 
 @pytest.mark.asyncio
+async def test_requests_are_redirected_at_run_time(lab: Lab) -> None:
+    """ANTHROPIC_BASE_URL, set at run time, is where later requests go; one that is under way isn't touched."""
+    async with lab.bound() as cli:
+        prompt = user("One")
+        scripted(lab, Reply(text=["One ", "two ", "three"], stop_reason="max_tokens", delta_delay=0.1))
+        await cli.send(prompt)
+        await cli.receive_until(is_text)
+        await cli.set_settings(env={"ANTHROPIC_BASE_URL": "http://127.0.0.1:9"})
+        result = (await cli.receive_until(is_result)).result
+        assert (result["is_error"], len(lab.bodies)) == (True, 1)
+        await cli.set_settings(env={"ANTHROPIC_BASE_URL": lab.url})
+        assert (await rewind(cli, prompt))["rewound"] is True
+        await cli.turn("Two")
+    assert conversation(lab.bodies[-1]) == [("user", [text("Two")])]
+
+
+@pytest.mark.asyncio
 async def test_effort_is_set_at_run_time(lab: Lab) -> None:
     """settings.effortLevel is the effort of later requests to the newest models."""
     async with lab.bound(model="sonnet") as cli:

@@ -97,6 +97,34 @@ def test_a_turn_whose_process_dies_unanswered_is_tried_again(serve: ServerFactor
     assert origins(responses) == ["spawned"]
 
 
+def test_a_second_try_keeps_its_place(serve: ServerFactory) -> None:
+    """With one place and somebody waiting for it, a turn that is tried again isn't sent to the back of the queue."""
+    server = serve(max_processes=1, spare_processes=0, queue_timeout=30)
+    server.upstream.script(Reply(hang=True), when="Hello")
+    server.upstream.script(Reply(text="Fine.", delay=1), when="Hello")
+    responses: list[httpx.Response] = []
+    others: list[httpx.Response] = []
+    with hanging_request(server, responses):
+        waiting = Thread(target=lambda: others.append(ask(server, "Other")))
+        waiting.start()
+    waiting.join()
+    assert [response.status_code for response in (*responses, *others)] == [200, 200]
+    prompts = [request.body["messages"][-1]["content"][0]["text"] for request in server.upstream.messages_requests()]
+    assert prompts == ["Hello", "Hello", "Other"]
+
+
+@needs_reuse
+def test_whether_a_conversation_is_too_long_is_the_apis_to_say(serve: ServerFactory) -> None:
+    """Claude Code refuses to go on after an answer whose count is near the limit: a fresh process asks the API."""
+    server = serve()
+    server.upstream.script(Reply(text="Fine.", usage={"input_tokens": 190_000, "output_tokens": 10}))
+    server.upstream.script(Reply(text="Still fine."))
+    assert ask(server, "One").status_code == 200
+    response = ask(server, "One", "Fine.", "Two")
+    assert response.json()["choices"][0]["message"]["content"] == "Still fine."
+    assert origins([response]) == ["spawned"]
+
+
 def test_who_waits_too_long_gets_a_503(serve: ServerFactory) -> None:
     """Beyond MAX_PROCESSES a request waits for QUEUE_TIMEOUT, and is told then when to come back."""
     server = serve(max_processes=1, spare_processes=0, queue_timeout=0.1)

@@ -330,6 +330,53 @@ async def test_a_turn_that_is_left_while_its_prompt_is_written_is_stopped(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("stop_reason", ["max_tokens", "tool_use"])
+async def test_an_answer_that_is_cut_short_costs_no_process(
+    profile: LaunchProfile, upstream: DemoUpstream, stop_reason: str
+) -> None:
+    """Where Claude Code would go on by itself its next request gets nowhere, and its process goes on with others."""
+    async with opened(profile, processes=1) as clients:
+        upstream.reset()
+        upstream.script(Reply(text=["one ", "two ", "three"], stop_reason=stop_reason, delta_delay=0.1))
+        upstream.script(Reply(text="Fine."), times=None)
+        async with clients.lease(HELLO) as lease:
+            *_, ended = [event async for event in lease.process.turn(HELLO.prompt)]
+        assert isinstance(ended, TurnEnded)
+        assert ended.stop_reason == stop_reason
+        await clients.settled()
+        assert await clients.ask("Other") == "recycled"
+    assert seen(upstream) == ["Be brief.", "Other"]
+    assert len(upstream.messages_requests()) == 2
+
+
+@pytest.mark.asyncio
+async def test_an_answer_with_a_blank_block_is_not_adopted(profile: LaunchProfile, upstream: DemoUpstream) -> None:
+    """Claude Code drops blank blocks, the client got their text: what it sends back is seeded, letter by letter."""
+    async with opened(profile, processes=1) as clients:
+        upstream.reset()
+        upstream.script(Reply(text=["A"], more_text=["\n\n", "B"]))
+        upstream.script(Reply(text="Fine."), times=None)
+        async with clients.lease(HELLO) as lease:
+            assert said([event async for event in lease.process.turn(HELLO.prompt)]) == "A\n\nB"
+        await clients.settled()
+        await clients.ask("Hello", "A\n\nB", "More")
+    assert seen(upstream) == ["Be brief.", "Hello", "A\n\nB", "More"]
+
+
+@pytest.mark.asyncio
+async def test_a_spare_that_dies_is_replaced(profile: LaunchProfile) -> None:
+    """The dead aren't counted, and a sweep replaces them."""
+    async with opened(profile, spares=1) as clients:
+        await clients.a_spare()
+        (spare,) = clients.pool.spares
+        os.kill(spare.pid, signal.SIGKILL)
+        await ended(spare)
+        assert clients.pool.state.spare == 0
+        clients.pool.sweep()
+        await clients.a_spare()
+
+
+@pytest.mark.asyncio
 async def test_a_process_that_dies_in_mid_turn_is_an_error(profile: LaunchProfile, upstream: DemoUpstream) -> None:
     """Killed while the model writes, a process ends its turn with a ClaudeCodeError, and not in silence."""
     upstream.reset()

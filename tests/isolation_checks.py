@@ -1,0 +1,200 @@
+"""What the model should see for a request, translated from scratch, and what it saw.
+
+For test_isolation.py. The rules are those of message_adapter's docstring, and none of its code is used.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from demo_upstream import RecordedRequest
+from isolation_clients import Json, Site, Turn, text_block
+
+# Claude Code asks again by itself, without what might be at fault (docs/adr/0002): betas and `thinking.display`, and
+# streaming. Those repeats differ in just that, so only their words are compared.
+ASKED_AGAIN = frozenset({400, 404})
+
+
+# What the model should see
+
+
+def expected_system(messages: list[Json]) -> list[Json]:
+    """One block, of all system messages that say something; or none."""
+    texts = ["".join(parts(message["content"])) for message in messages if message["role"] in ("system", "developer")]
+    said = "\n\n".join(text for text in texts if text.strip())
+    return [text_block(said)] if said else []
+
+
+def expected_messages(messages: list[Json]) -> list[Json]:
+    """Claude's messages, alternating, each with its blocks."""
+    merged: list[Json] = []
+    for role, blocks in native(messages):
+        if merged and merged[-1]["role"] == role:
+            merged[-1]["content"] += blocks
+        elif blocks:
+            merged.append({"role": role, "content": blocks})
+    return merged
+
+
+def native(messages: list[Json]) -> Iterator[tuple[str, list[Json]]]:
+    """Each message as its role at Claude's and its blocks."""
+    used: set[str] = set()
+    names: dict[str, str] = {}
+    for message in messages:
+        if message["role"] == "assistant":
+            names = {call["id"]: free_name(call["id"], used) for call in message.get("tool_calls", [])}
+            calls = [expected_call(call, names[call["id"]]) for call in message.get("tool_calls", [])]
+            yield "assistant", text_blocks(message["content"] or "") + calls
+        elif message["role"] == "tool":
+            name, result = names[message["tool_call_id"]], text_blocks(message["content"])
+            yield "user", [{"type": "tool_result", "tool_use_id": name, "content": result}]
+        elif message["role"] == "user":
+            yield "user", text_blocks(message["content"])
+
+
+def free_name(name: str, used: set[str]) -> str:
+    """A name for a call that Claude Code doesn't take for an earlier call, or a part of it; taken from now on."""
+    candidates = (name, *(f"{name}-{n}" for n in range(2, 99)))
+    free = next(each for each in candidates if not any(are_alike(each, other) for other in used))
+    used.add(free)
+    return free
+
+
+def are_alike(one: str, other: str) -> bool:
+    """Whether two names are the same, or one is the other with a number behind it."""
+    return one == other or any(re.fullmatch(f"{re.escape(a)}_[0-9]+", b) for a, b in ((one, other), (other, one)))
+
+
+def expected_call(call: Json, name: str) -> Json:
+    """A call of the history, as a block."""
+    function = call["function"]
+    return {"type": "tool_use", "id": name, "name": function["name"], "input": json.loads(function["arguments"])}
+
+
+def parts(content: str | list[Json]) -> list[str]:
+    """A content's texts."""
+    return [content] if isinstance(content, str) else [part["text"] for part in content]
+
+
+def text_blocks(content: str | list[Json]) -> list[Json]:
+    """A content's blocks: blank texts go with the text behind them, at the end with the one before, or not at all."""
+    whole: list[str] = []
+    blank = ""
+    for text in parts(content):
+        blank += text
+        if text.strip():
+            whole.append(blank)
+            blank = ""
+    return [text_block(text) for text in [*whole[:-1], *(last + blank for last in whole[-1:])]]
+
+
+# What the model saw
+
+
+def plain(block: Json) -> Json:
+    """A block less the CLI's cache mark, which tells the API where to cache and the model nothing."""
+    kept = {name: value for name, value in block.items() if name != "cache_control"}
+    return {**kept, "content": [*map(plain, kept["content"])]} if isinstance(kept.get("content"), list) else kept
+
+
+def seen_messages(body: Json) -> list[Json]:
+    """The messages of a request, each with its blocks."""
+    contents = [message["content"] for message in body["messages"]]
+    blocks = [[text_block(each)] if isinstance(each, str) else each for each in contents]
+    return [{**message, "content": [*map(plain, each)]} for message, each in zip(body["messages"], blocks, strict=True)]
+
+
+def with_joined_texts(messages: list[Json]) -> list[Json]:
+    """The same messages, the assistant's neighbouring texts joined."""
+    return [{**each, "content": joined(each["content"])} if each["role"] == "assistant" else each for each in messages]
+
+
+def joined(blocks: list[Json]) -> list[Json]:
+    """Blocks with one text in front, as long as nothing but texts stood before the last of them."""
+    texts = [block["text"] for block in blocks if block["type"] == "text"]
+    front = [text_block("".join(texts))] if texts else []
+    return [*front, *(block for block in blocks if block["type"] != "text")]
+
+
+def parameters(record: RecordedRequest) -> Json:
+    """Whatever of a request isn't words: every field of its body, and its beta headers.
+
+    Left out are `messages` and `system`, which are compared by themselves, and `metadata`, whose session id is the
+    process's own. The order of the betas means nothing, and differs from one fresh process to the next.
+    """
+    kept = {name: value for name, value in record.body.items() if name not in ("messages", "system", "metadata")}
+    return {**kept, "betas": sorted(record.headers["anthropic-beta"].split(","))}
+
+
+# What is held
+
+
+@dataclass
+class Checks:
+    """Holds every request against what its client sent, and remembers what has to stay the same."""
+
+    site: Site
+    references: Mapping[str, RecordedRequest]
+    """What a process that never served anybody sends for each model, asked "Hello"."""
+    lost_races: set[str] = field(default_factory=set)
+    """Turns after which Claude Code asked the model again before it was killed."""
+    _thoughts: dict[tuple[str, str], str] = field(default_factory=dict)
+    _owners: dict[str, str] = field(default_factory=dict)
+    _billing: dict[str, str] = field(default_factory=dict)
+
+    def check(self, turn: Turn) -> None:
+        """A turn made one request, just the right one; who left at once may have made none."""
+        if turn.reply.thinking and turn.said == turn.answer:
+            self._thoughts[turn.key, turn.reply.thinking] = turn.answer
+        records = self.site.records(turn)
+        if turn.fate.is_raced and len(records) == 2:
+            # A machine that is too busy to kill in time loses the race: not the client's words, so nothing to compare.
+            self.lost_races.add(turn.mark)
+            records.pop()
+        if turn.fate.status not in ASKED_AGAIN:
+            assert len(records) == 1 or (turn.fate.leaves == "at once" and not records), f"{len(records)} of {turn}"
+        for record in records:
+            self._check_system(turn, record.body)
+            self._check_messages(turn, record.body)
+            self._check_owner(turn, record.body)
+        for record in records[:1]:
+            _same(turn, parameters(record), parameters(self.references[turn.model]))
+
+    def _check_system(self, turn: Turn, body: Json) -> None:
+        billing, identity, *others = map(plain, body["system"])
+        _same(turn, others, expected_system(turn.messages))
+        _same(turn, identity, plain(self.references[turn.model].body["system"][1]))
+        # It ends with a fingerprint of the user's first message.
+        first = json.dumps(next(each for each in expected_messages(turn.messages) if each["role"] == "user"))
+        _same(turn, billing["text"], self._billing.setdefault(first, billing["text"]))
+
+    def _check_messages(self, turn: Turn, body: Json) -> None:
+        expected, seen = expected_messages(turn.messages), seen_messages(body)
+        # The newest models get an empty marker of the CLI's own behind the user's first message.
+        behind = 1 + next(place for place, message in enumerate(expected) if message["role"] == "user")
+        expected[behind:behind] = seen_messages(self.references[turn.model].body)[1:]
+        if turn.origin in ("adopted", None):  # None: an error doesn't tell
+            # The process holds its own answer: with the thoughts that came with it, and in one block, also where the
+            # client gives it back in several parts.
+            seen = [self._without_thoughts(turn.key, message) for message in seen]
+            seen, expected = with_joined_texts(seen), with_joined_texts(expected)
+        _same(turn, seen, expected)
+
+    def _without_thoughts(self, key: str, message: Json) -> Json:
+        """A message less the thoughts that the model had for this very answer, to this very client."""
+        text = "".join(block["text"] for block in message["content"] if block["type"] == "text")
+        own = [block for block in message["content"] if self._thoughts.get((key, block.get("thinking", ""))) == text]
+        return {**message, "content": [block for block in message["content"] if block not in own]}
+
+    def _check_owner(self, turn: Turn, body: Json) -> None:
+        """A process, which its session tells, has one owner for life."""
+        session = json.loads(body["metadata"]["user_id"])["session_id"]
+        _same(turn, turn.key, self._owners.setdefault(session, turn.key))
+
+
+def _same(turn: Turn, seen: Any, expected: Any) -> None:
+    """Compare as JSON, in which 1 isn't True."""
+    seen, expected = (json.dumps(each, sort_keys=True, ensure_ascii=False) for each in (seen, expected))
+    assert seen == expected, f"{turn}\n     saw {seen}\nexpected {expected}"
