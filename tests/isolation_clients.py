@@ -123,8 +123,8 @@ class Turn:
 
 def mark_of(body: Json) -> str:
     """The mark of the turn that made a request: the last one that the user, or the user's tool, says."""
-    last = next(message for message in reversed(body["messages"]) if message["role"] == "user")
-    return last_mark(last) or "none"
+    marks = (last_mark(message) for message in reversed(body["messages"]) if message["role"] == "user")
+    return next(filter(None, marks), "none")
 
 
 def last_mark(said: Any) -> str | None:

@@ -245,7 +245,7 @@ def run(
 def test_the_model_sees_what_the_client_sent_and_nothing_else(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever clients do and whatever happens to them, each request is its client's own, and each answer, too."""
     budget = settings(
-        max_examples=-(-TURNS // STEPS),  # a step is a turn at the least
+        max_examples=-(-TURNS * 2 // (STEPS * 3)),  # two steps have somewhat more than three turns
         stateful_step_count=STEPS,
         derandomize=True,
         database=None,
