@@ -7,6 +7,7 @@ nowhere else; tests/test_cli_contract*.py hold each of these facts against the i
 
 import json
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -50,6 +51,9 @@ logger = logging.getLogger(__name__)
 
 _INITIALIZE_TIMEOUT_SECONDS = 30
 _RESULT_TIMEOUT_SECONDS = 30
+
+# Not with the first word: that would come later by what this takes. An answer that is over sooner is rare.
+_BAR_AFTER_SECONDS = 0.25
 
 # After these the CLI prompts the model again by itself, in words of its own; there is no setting against it.
 # `tool_use` is one of them as long as no tools are offered: a call of something else would be argued with.
@@ -182,7 +186,7 @@ class ClaudeProcess:
         """
         assert self.binding is not None  # noqa: S101 - for the type checker: prepared
         self.turns += 1
-        state = _TurnState(self.binding.model)
+        state, began = _TurnState(self.binding.model), math.inf
         frame = frame_of(prompt)
         # Before it is sent: whoever is cancelled while a long prompt is written has begun a turn.
         self._unsettled = _UnsettledTurn(frame["uuid"])
@@ -192,10 +196,11 @@ class ClaudeProcess:
                 if isinstance(message, ResultMessage):
                     self._note_result(state, message, prompt)
                 for event in _events(state, message):
+                    began = min(began, anyio.current_time())
                     if state.continues_by_itself and not (self._barred and self._barred.is_there):
                         self._channel.kill()
                     yield event
-                    if isinstance(event, TextDelta) and not self._barred:
+                    if not self._barred and anyio.current_time() > began + _BAR_AFTER_SECONDS:
                         await self._bar()
                     if isinstance(event, TurnEnded):
                         return

@@ -26,14 +26,15 @@ _DONE = "data: [DONE]"
 class Sample:
     """One answer.
 
-    `first` is None where it wasn't streamed, `status` 0 for a stream without its end; `origin` is what our server says
-    of its process.
+    `first` is None where it wasn't streamed, `status` 0 for a stream without its end; `origin` and `waited` are what
+    our server says of its process and of the time until it had one.
     """
 
     first: float | None
     total: float
     status: int = 200
     origin: str = ""
+    waited: float = 0
     key: str = ""
 
 
@@ -75,8 +76,7 @@ class SpawningLane:
             model=MODEL,
             system_prompt=system,
             include_partial_messages=True,
-            tools=[],
-            setting_sources=[],
+            tools=[],  # The stand-in for the model would call them.
             env={**self._environment, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "DISABLE_AUTOUPDATER": "1"},
         )
         async for message in query(prompt=prompt, options=options):
@@ -163,7 +163,8 @@ class ServerLane:
                     text += piece
         origin = response.headers.get("x-claude-process", "")
         status = response.status_code if not self._stream or line == _DONE else 0
-        return watch.stop(status=status, origin=origin, key=self._key), text
+        waited = float(response.headers.get("x-claude-overhead-ms", 0)) / 1000
+        return watch.stop(status=status, origin=origin, waited=waited, key=self._key), text
 
 
 def _content(line: str) -> str:

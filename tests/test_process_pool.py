@@ -337,7 +337,7 @@ async def test_an_answer_that_is_cut_short_costs_no_process(
     """Where Claude Code would go on by itself its next request gets nowhere, and its process goes on with others."""
     async with opened(profile, processes=1) as clients:
         upstream.reset()
-        upstream.script(Reply(text=["one ", "two ", "three"], stop_reason=stop_reason, delta_delay=0.1))
+        upstream.script(Reply(text=["one ", "two ", "three"], stop_reason=stop_reason, delta_delay=0.3))
         upstream.script(Reply(text="Fine."), times=None)
         async with clients.lease(HELLO) as lease:
             *_, ended = [event async for event in lease.process.turn(HELLO.prompt)]
