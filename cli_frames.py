@@ -1,5 +1,6 @@
 """What is written to Claude Code, purely: messages as frames, and the control requests that rewind and rebind."""
 
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
@@ -17,6 +18,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 # An alias that every account has.
 _SOME_ALIAS = "sonnet"
+_FULL_NAME = re.compile(r"claude-\w+-\d", re.IGNORECASE)
 
 
 def frame_of(message: Message, **fields: Any) -> Frame:
@@ -42,6 +44,10 @@ def rebinding(old: Binding | None, new: Binding) -> Iterator[Control]:
     if old == new:
         return
     if old and new.system and old.system != new.system:
+        if old.model == new.model and _FULL_NAME.match(new.model):
+            # Four times as fast as the two controls below; of an alias Claude Code isn't sure enough.
+            yield "set_model", {"model": new.model, "system_prompt": new.system, "only_if_model_is_current": True}
+            return
         # With an alias: a full name would be tried out with a request, and billed.
         yield "set_model", {"model": _SOME_ALIAS, "system_prompt": new.system}
     yield "apply_flag_settings", {"settings": {"model": new.model}}

@@ -18,6 +18,7 @@ _PATIENCE_SECONDS = 30
 _ANSWER = "Fine."
 _FIRST = Binding("claude-sonnet-4-5", "You are the first.")
 _SECOND = Binding("claude-opus-4-1", "You are the second.")
+_THIRD = Binding("claude-opus-4-1", "You are the third.")
 
 
 def _request(binding: Binding, *texts: str) -> TurnRequest:
@@ -25,13 +26,14 @@ def _request(binding: Binding, *texts: str) -> TurnRequest:
     return TurnRequest(binding, tuple(messages[:-1]), messages[-1])
 
 
-# Seeded at the start, gone on with, edited, regenerated; recycled for another model, prompt and history, and back.
+# Seeded at the start, gone on with, edited, regenerated; recycled for another model, prompt and history, for the prompt alone, and back.
 _REQUESTS = (
     _request(_FIRST, "One", _ANSWER, "Two"),
     _request(_FIRST, "One", _ANSWER, "Two", _ANSWER, "Three"),
     _request(_FIRST, "One", _ANSWER, "Another"),
     _request(_FIRST, "One", _ANSWER, "Another"),
     _request(_SECOND, "Other", "Answer.", "More"),
+    _request(_THIRD, "More"),
     _request(_FIRST, "Last"),
 )
 

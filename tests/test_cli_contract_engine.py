@@ -61,6 +61,11 @@ async def interrupted_turn(cli: ClaudeCli, prompt: Frame) -> Frame:
     return (await cli.receive_until(is_result)).result
 
 
+async def prompt_alone(cli: ClaudeCli, model: str) -> Frame:
+    """Ask for another system prompt, for a process that runs `model`."""
+    return await cli.control("set_model", model=model, system_prompt="New.", only_if_model_is_current=True)
+
+
 def tool_names(body: Frame) -> list[str]:
     """Return the names of the tools that a request offered."""
     return [tool["name"] for tool in body["tools"]]
@@ -125,6 +130,23 @@ async def test_a_system_prompt_is_replaced_but_never_by_none(lab: Lab) -> None:
         assert lab.bodies == []
         await cli.turn("Hello")
     assert [block["text"] for block in lab.bodies[-1]["system"][2:]] == ["New."]
+
+
+@pytest.mark.asyncio
+async def test_a_system_prompt_is_replaced_alone_where_the_model_is_the_one_named(lab: Lab) -> None:
+    """With `only_if_model_is_current` a full name asks nobody; another than the process's is refused, and so is `haiku`."""
+    async with lab.bound() as cli:
+        await cli.control("apply_flag_settings", settings={"model": "claude-opus-4-1"})
+        with pytest.raises(ControlRefusedError):
+            await prompt_alone(cli, "claude-sonnet-4-5")
+        await prompt_alone(cli, "claude-opus-4-1")
+        assert lab.bodies == []
+        await cli.turn("Hello")
+        await cli.control("apply_flag_settings", settings={"model": "haiku"})
+        with pytest.raises(ControlRefusedError):
+            await prompt_alone(cli, "haiku")
+    (body,) = lab.bodies
+    assert (body["model"], [block["text"] for block in body["system"][2:]]) == ("claude-opus-4-1", ["New."])
 
 
 @pytest.mark.asyncio
