@@ -102,10 +102,10 @@ class _Turn:
     async def events(self, prompt: Message) -> AsyncGenerator[TurnEvent, None]:
         """Yield the turn's events. No cancel scope is open across a yield: the consumer may move to another task."""
         async with AsyncExitStack() as stack:
-            began = anyio.current_time()
+            began = time.monotonic()
             with self.clock.limit():
                 lease = await stack.enter_async_context(self.lease)
-            self.origin, self.overhead_seconds = lease.origin, anyio.current_time() - began
+            self.origin, self.overhead_seconds = lease.origin, time.monotonic() - began
             events = await stack.enter_async_context(aclosing(lease.process.turn(prompt)))
             event = await self._next(events)
             while not isinstance(event, TurnEnded):
@@ -123,11 +123,11 @@ class _Clock:
     """How long a request has taken, and may take."""
 
     def __init__(self, timeout: float) -> None:
-        self._began, self._timeout = anyio.current_time(), timeout
+        self._began, self._timeout = time.monotonic(), timeout
 
     @property
     def seconds(self) -> float:
-        return anyio.current_time() - self._began
+        return time.monotonic() - self._began
 
     @contextmanager
     def limit(self) -> Generator[None, None, None]:

@@ -8,6 +8,7 @@ nowhere else; tests/test_cli_contract*.py hold each of these facts against the i
 import json
 import logging
 import math
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -196,11 +197,11 @@ class ClaudeProcess:
                 if isinstance(message, ResultMessage):
                     self._note_result(state, message, prompt)
                 for event in _events(state, message):
-                    began = min(began, anyio.current_time())
+                    began = min(began, time.monotonic())
                     if state.continues_by_itself and not (self._barred and self._barred.is_there):
                         self._channel.kill()
                     yield event
-                    if not self._barred and anyio.current_time() > began + _BAR_AFTER_SECONDS:
+                    if not self._barred and time.monotonic() > began + _BAR_AFTER_SECONDS:
                         await self._bar()
                     if isinstance(event, TurnEnded):
                         return

@@ -117,7 +117,7 @@ def _demo_settings(settings: Settings, url: str) -> Settings:
     return settings.model_copy(update={"claude_auth_method": "anthropic"}).within({**basic, **login})
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     return cast("Services", request.app.state.services)
 
 
@@ -127,7 +127,7 @@ ServicesDependency = Annotated[Services, Depends(_services)]
 _bearer = HTTPBearer(auto_error=False, description="One of the server's API keys, where it has any.")
 
 
-def require_key(
+async def require_key(
     services: ServicesDependency, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> str:
     """Route dependency: only callers with a key of ours pass, where there are keys. Returns who it is."""

@@ -122,6 +122,25 @@ async def side_by_side(lanes: Sequence[Lane], count: int) -> tuple[list[Sample],
     return samples, len(answered) / (time.perf_counter() - began)
 
 
+async def while_all_ask(lanes: Sequence[Lane], warm: int, count: int) -> tuple[list[Sample], float]:
+    """Let every lane ask until each has asked `warm` and then `count` times; return those `count` of each.
+
+    So all that is measured has the same company: where the first comers stop, the others share what they leave.
+    """
+    answers: list[list[Sample]] = [[] for _ in lanes]
+
+    async def run(lane: Lane, samples: list[Sample]) -> None:
+        while min(map(len, answers)) < warm + count:
+            samples.append(await lane.ask(*next(FRESH)))
+
+    began = time.perf_counter()
+    async with anyio.create_task_group() as tasks:
+        for lane, samples in zip(lanes, answers, strict=True):
+            tasks.start_soon(run, lane, samples)
+    rate = sum(map(len, answers)) / (time.perf_counter() - began)
+    return [sample for samples in answers for sample in samples[warm : warm + count]], rate
+
+
 def first(samples: Sequence[Sample]) -> float:
     """Return the median time to the first text."""
     return statistics.median(sample.first for sample in samples if sample.first is not None)
@@ -199,8 +218,7 @@ class Bench:
     async def crowd(self) -> None:
         """(c) for 40 clients of several keys: nothing fails, and nobody is favoured."""
         lanes = [ServerLane(self._client, self._keys[number % len(self._keys)]) for number in range(CROWD)]
-        await side_by_side(lanes, 3)  # Until each key has its share of the processes.
-        samples, rate = await side_by_side(lanes, 6)
+        samples, rate = await while_all_ask(lanes, warm=3, count=6)
         failed = Counter(
             sample.status for sample in samples if sample.status not in (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)
         )
@@ -247,6 +265,7 @@ class Bench:
                             times.append(time.perf_counter() - began)
                         text += piece
                 messages.append({"role": "assistant", "content": text})
+                time.sleep(PAUSE)
         return times
 
     async def day(self) -> None:
