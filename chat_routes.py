@@ -17,7 +17,7 @@ from errors import ApiError
 from http_layer import CLIENT_LEFT
 from message_adapter import to_chat_completion
 from models import ChatCompletion, ErrorResponse
-from parameter_validator import check_parameters
+from parameter_validator import adjusted_parameters, check_parameters
 from request_body import parse_chat_completion, read_json_object
 from services import OwnerDependency, ServicesDependency, require_key
 from streaming import ChunkEncoder
@@ -40,7 +40,8 @@ async def create_chat_completion(request: Request, services: ServicesDependency,
     raw = await read_json_object(request.stream(), services.settings.max_request_size)
     ignored = check_parameters(raw)
     body = parse_chat_completion(raw)
-    headers = {"X-Claude-Ignored-Params": ", ".join(ignored)} if ignored else {}
+    reported = sorted({*ignored, *adjusted_parameters(body)})
+    headers = {"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}
     begin = services.chat.begin(body, owner)
     answer = _streamed(begin, headers, include_usage=body.include_usage) if body.stream else _whole(begin, headers)
     return await _unless_client_leaves(request, answer)

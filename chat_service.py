@@ -21,6 +21,7 @@ from errors import (
 from message_adapter import to_turn_request
 from model_catalog import ModelCatalog
 from models import ChatCompletionRequest
+from parameter_validator import to_sampling
 from process_pool import Lease, ProcessPool
 from turns import LaunchProfile, Message, Origin, TurnEnded, TurnEvent, TurnRequest, TurnStarted
 
@@ -79,7 +80,7 @@ class ChatService:
         if not self._login.complete:
             message = f"This server has no complete login at Claude (missing: {', '.join(self._login.missing)}). "
             raise ClaudeLoginError(message + self._login.fix)
-        return to_turn_request(await self._catalog.resolve(body.model), body.messages)
+        return to_turn_request(await self._catalog.resolve(body.model), body.messages, to_sampling(body))
 
 
 def _is_worth_another_try(error: ApiError, origin: Origin) -> bool:

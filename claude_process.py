@@ -29,7 +29,7 @@ from claude_agent_sdk import TextBlock as SdkTextBlock
 
 import cli_launch
 from cli_channel import Answer, CliChannel
-from cli_frames import NOWHERE, Control, Frame, frame_of, rebinding, redirect, rewind_to
+from cli_frames import NOWHERE, Frame, frame_of, rebinding, rewind_to, set_environment
 from conversation import Conversation, Digest, digests
 from errors import ApiError, ClaudeCodeError, ClaudeLoginError, ContextLengthExceededError, from_upstream
 from turns import (
@@ -142,7 +142,8 @@ class ClaudeProcess:
 
     def shared_with(self, binding: Binding, wanted: Sequence[Digest]) -> int:
         """Return how many messages of a request (given as digests) this process already holds, bound as it wants."""
-        return self.conversation.shared_with(wanted) if binding == self.binding else 0
+        can_go_on = self.binding is not None and binding.can_follow(self.binding)
+        return self.conversation.shared_with(wanted) if can_go_on else 0
 
     def can_become(self, binding: Binding) -> bool:
         """Whether this process can be rewound to nothing and bound anew.
@@ -164,7 +165,7 @@ class ClaudeProcess:
         if self.binding is None:
             await self._initialize(request.binding.system)
         rewinds = [rewind_to(target) for target in self.conversation.rewind(keep)]
-        changes = [*rebinding(self.binding, request.binding), *self._opening()]
+        changes = rebinding(self.binding, request.binding, self._opening())
         answers = await self._channel.controls(*rewinds, *changes)
         _check_rewound(answers[: len(rewinds)])
         self.binding, self._barred = request.binding, None
@@ -219,13 +220,13 @@ class ClaudeProcess:
 
     async def _bar(self) -> None:
         """Let this turn make no second request: where Claude Code would go on by itself, it gets nowhere."""
-        subtype, fields = redirect(self._profile.base_url_variable, NOWHERE)
+        subtype, fields = set_environment({self._profile.base_url_variable: NOWHERE})
         self._barred = await self._channel.send(subtype, **fields)
 
-    def _opening(self) -> Iterator[Control]:
-        if self._barred:
-            variable = self._profile.base_url_variable
-            yield redirect(variable, dict(self._profile.environment).get(variable, ""))
+    def _opening(self) -> Mapping[str, str]:
+        """Return what lets requests be made again; an empty URL is the default one."""
+        variable = self._profile.base_url_variable
+        return {variable: dict(self._profile.environment).get(variable, "")} if self._barred else {}
 
     async def close(self) -> None:
         """End the process and reap it. Never raises, may be called twice."""

@@ -1,12 +1,13 @@
 """What is written to Claude Code, purely: messages as frames, and the control requests that rewind and rebind."""
 
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from turns import Binding, Message
+from turns import Binding, Message, Sampling
 
 Frame = dict[str, Any]
 
@@ -31,26 +32,38 @@ def rewind_to(target: str) -> Control:
     return "rewind_conversation", {"target_message_uuid": target}
 
 
-def redirect(base_url_variable: str, url: str) -> Control:
-    """Let requests from now on go to `url`; empty: to where they go by default."""
-    return "apply_flag_settings", {"settings": {"env": {base_url_variable: url}}}
+def set_environment(variables: Mapping[str, str]) -> Control:
+    """Let the process have these variables from now on; an empty one is as good as none."""
+    return "apply_flag_settings", {"settings": {"env": dict(variables)}}
 
 
-def rebinding(old: Binding | None, new: Binding) -> Iterator[Control]:
-    """Yield what takes a process from one binding to another.
+def rebinding(old: Binding | None, new: Binding, environment: Mapping[str, str] | None = None) -> Iterator[Control]:
+    """Yield what takes a process from one binding to another, and sets variables of its environment besides.
 
-    The conversation has to be empty then, or Claude Code tells the model of the change.
+    Where the one can't follow the other the conversation has to be empty, or Claude Code tells the model of the change.
     """
-    if old == new:
-        return
+    settings: Frame = {} if old and old.model == new.model else {"model": new.model}
     if old and new.system and old.system != new.system:
-        if old.model == new.model and _FULL_NAME.match(new.model):
-            # Four times as fast as the two controls below; of an alias Claude Code isn't sure enough.
+        if not settings and _FULL_NAME.match(new.model):
+            # Without the settings, which take five times as long; of an alias Claude Code isn't sure enough.
             yield "set_model", {"model": new.model, "system_prompt": new.system, "only_if_model_is_current": True}
-            return
-        # With an alias: a full name would be tried out with a request, and billed.
-        yield "set_model", {"model": _SOME_ALIAS, "system_prompt": new.system}
-    yield "apply_flag_settings", {"settings": {"model": new.model}}
+        else:
+            # With an alias: a full name would be tried out with a request, and billed.
+            yield "set_model", {"model": _SOME_ALIAS, "system_prompt": new.system}
+            settings["model"] = new.model
+    variables = {**(environment or {}), **_sampling(old, new)}
+    if variables:
+        settings["env"] = variables
+    if settings:
+        yield "apply_flag_settings", {"settings": settings}
+
+
+def _sampling(old: Binding | None, new: Binding) -> Mapping[str, str]:
+    """Return the variable whose JSON Claude Code merges into each request; it stays until another takes its place."""
+    if new.sampling == (old.sampling if old else Sampling()):
+        return {}
+    fields = {name: value for name, value in asdict(new.sampling).items() if value not in (None, ())}
+    return {"CLAUDE_CODE_EXTRA_BODY": json.dumps(fields) if fields else ""}
 
 
 def _user_frame(content: list[dict[str, Any]]) -> dict[str, Any]:

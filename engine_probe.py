@@ -12,12 +12,14 @@ import anyio
 from claude_process import ClaudeProcess
 from demo_upstream import DemoUpstream, Reply
 from errors import ApiError
-from turns import Binding, LaunchProfile, Message, TextBlock, TurnRequest
+from turns import Binding, LaunchProfile, Message, Sampling, TextBlock, TurnRequest
 
 _PATIENCE_SECONDS = 30
 _ANSWER = "Fine."
+_API_TEMPERATURE = 1
+"""What the API takes where none is sent; Claude Code sends it to some models."""
 _FIRST = Binding("claude-sonnet-4-5", "You are the first.")
-_SECOND = Binding("claude-opus-4-1", "You are the second.")
+_SECOND = Binding("claude-opus-4-1", "You are the second.", Sampling(0.5, 0.9, ("Stop",), 77))
 _THIRD = Binding("claude-opus-4-1", "You are the third.")
 
 
@@ -26,7 +28,8 @@ def _request(binding: Binding, *texts: str) -> TurnRequest:
     return TurnRequest(binding, tuple(messages[:-1]), messages[-1])
 
 
-# Seeded at the start, gone on with, edited, regenerated; recycled for another model, prompt and history, for the prompt alone, and back.
+# Seeded at the start, gone on with, edited, regenerated; recycled for another model, prompt, sampling and history, for
+# the prompt alone, and back.
 _REQUESTS = (
     _request(_FIRST, "One", _ANSWER, "Two"),
     _request(_FIRST, "One", _ANSWER, "Two", _ANSWER, "Three"),
@@ -74,14 +77,17 @@ async def _first_fault(process: ClaudeProcess, upstream: DemoUpstream) -> str | 
 
 
 def _expected(request: TurnRequest) -> list[Any]:
-    messages = [*request.history, request.prompt]
-    return [request.binding.model, request.binding.system, *((each.role, _texts(each.content)) for each in messages)]
+    messages, binding = [*request.history, request.prompt], request.binding
+    temperature, stops = binding.sampling.temperature, [*binding.sampling.stop_sequences]
+    sampling = [_API_TEMPERATURE if temperature is None else temperature, binding.sampling.top_p, stops]
+    return [binding.model, binding.system, sampling, *((each.role, _texts(each.content)) for each in messages)]
 
 
 def _seen(body: dict[str, Any]) -> list[Any]:
     messages = [(message["role"], [block["text"] for block in message["content"]]) for message in body["messages"]]
     # Before our system prompt stand the two lines in which Claude Code says what it is.
-    return [body["model"], "".join(block["text"] for block in body["system"][2:]), *messages]
+    sampling = [body.get("temperature", _API_TEMPERATURE), body.get("top_p"), body.get("stop_sequences", [])]
+    return [body["model"], "".join(block["text"] for block in body["system"][2:]), sampling, *messages]
 
 
 def _texts(content: Sequence[object]) -> list[str]:

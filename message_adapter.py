@@ -35,6 +35,7 @@ from models import (
 from turns import (
     Binding,
     Message,
+    Sampling,
     TextBlock,
     TextDelta,
     ToolResultBlock,
@@ -45,6 +46,7 @@ from turns import (
     TurnStarted,
 )
 
+_ANY_SAMPLING = Sampling()
 _BETWEEN_SYSTEM_MESSAGES = "\n\n"
 _PART_OF_A_CALL = re.compile(r"_[0-9]+\Z")
 
@@ -53,7 +55,7 @@ _BILLING_HEADER = "x-anthropic-billing-header:"
 _BOUNDARY = "__SYSTEM_PROMPT_DYNAMIC_BOUNDARY__"
 
 
-def to_turn_request(model: str, messages: Sequence[ChatMessage]) -> TurnRequest:
+def to_turn_request(model: str, messages: Sequence[ChatMessage], sampling: Sampling = _ANY_SAMPLING) -> TurnRequest:
     """Convert a conversation. Raises InvalidRequestError, with `param`, for one that Claude can't be asked with."""
     _check_tool_order(messages)
     messages = _with_unique_calls(messages)
@@ -65,7 +67,7 @@ def to_turn_request(model: str, messages: Sequence[ChatMessage]) -> TurnRequest:
             param=f"messages.[{len(messages) - 1}]",
         )
     return TurnRequest(
-        binding=Binding(model=model, system=_system_prompt(system)),
+        binding=Binding(model=model, system=_system_prompt(system), sampling=sampling),
         history=tuple(converted[:-1]),
         prompt=converted[-1],
     )

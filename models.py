@@ -7,7 +7,7 @@ Source: https://platform.openai.com/docs/api-reference/chat
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from turns import Origin, Usage
 
@@ -110,6 +110,10 @@ class StreamOptions(_Received):
     include_usage: bool | None = None
 
 
+def _one_or_many(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 class ChatCompletionRequest(_Received):
     """The body of POST /v1/chat/completions, as far as it is understood; parameter_validator sees to the rest."""
 
@@ -117,6 +121,11 @@ class ChatCompletionRequest(_Received):
     messages: list[ChatMessage] = Field(min_length=1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    stop: Annotated[list[str] | None, BeforeValidator(_one_or_many), Field(max_length=4)] = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
 
     @property
     def include_usage(self) -> bool:

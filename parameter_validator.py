@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from errors import InvalidRequestError
+from models import ChatCompletionRequest
+from turns import Sampling
 
 Fate = Literal["honoured", "ignored", "refused"]
 
@@ -27,6 +29,11 @@ PARAMETERS: Mapping[str, Fate] = {
     "messages": "honoured",
     "stream": "honoured",
     "stream_options": "honoured",
+    "max_completion_tokens": "honoured",
+    "max_tokens": "honoured",
+    "stop": "honoured",
+    "temperature": "honoured",
+    "top_p": "honoured",
     "audio": "refused",
     "function_call": "refused",
     "functions": "refused",
@@ -40,6 +47,9 @@ PARAMETERS: Mapping[str, Fate] = {
     "top_logprobs": "refused",
     "web_search_options": "refused",
 }
+
+# Where OpenAI's scale of temperatures ends at 2, Claude's ends here.
+_HIGHEST_TEMPERATURE = 1.0
 
 # A name is repeated in a header, so it must be fit for one.
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -62,6 +72,25 @@ def check_parameters(body: Mapping[str, Any]) -> tuple[str, ...]:
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
         )
     return tuple(sorted(name for name in asked if PARAMETERS.get(name, "ignored") == "ignored"))
+
+
+def to_sampling(body: ChatCompletionRequest) -> Sampling:
+    """Translate what steers the model's writing."""
+    return Sampling(
+        temperature=None if body.temperature is None else min(body.temperature, _HIGHEST_TEMPERATURE),
+        top_p=body.top_p,
+        # Claude refuses blank ones.
+        stop_sequences=tuple(stop for stop in body.stop or () if stop.strip()),
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+    )
+
+
+def adjusted_parameters(body: ChatCompletionRequest) -> tuple[str, ...]:
+    """Return the names of the parameters that take effect, but not just as they were sent: see `to_sampling`."""
+    asked = {"temperature": body.temperature, "stop": body.stop and tuple(body.stop)}
+    sampling = to_sampling(body)
+    sent = {"temperature": sampling.temperature, "stop": sampling.stop_sequences}
+    return tuple(name for name, value in asked.items() if value and value != sent[name])
 
 
 def _is_harmless(name: str, value: object) -> bool:

@@ -14,6 +14,14 @@ _FIELD_OF_MESSAGE = 4
 _BRANCHES: Mapping[tuple[int | str, ...], frozenset[int]] = {(): frozenset({2}), ("content",): frozenset({2, 4, 6})}
 _LONGEST_QUOTE = 64
 
+# OpenAI's codes for pydantic's types of error.
+_LENGTHS: Mapping[str, tuple[str, str]] = {
+    "too_short": ("empty_array", "empty array"),
+    "too_long": ("array_above_max_length", "array too long"),
+}
+_BOUNDS: Mapping[str, str] = {"greater_than_equal": "below_min_value", "less_than_equal": "above_max_value"}
+_DECIMALS = frozenset({"temperature", "top_p"})
+
 
 async def read_json_object(stream: AsyncIterable[bytes], limit: int) -> dict[str, Any]:
     """Read a JSON object of at most `limit` bytes.
@@ -70,8 +78,14 @@ def _explain(row: ErrorDetails) -> InvalidRequestError:
         return InvalidRequestError(
             f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
         )
-    if row["type"] == "too_short":
-        return InvalidRequestError(f"Invalid '{param}': empty array.", param=param, code="empty_array")
+    if row["type"] in _LENGTHS:
+        code, message = _LENGTHS[row["type"]]
+        return InvalidRequestError(f"Invalid '{param}': {message}.", param=param, code=code)
+    if row["type"] in _BOUNDS:
+        number = "decimal" if param in _DECIMALS else "integer"
+        return InvalidRequestError(
+            f"Invalid '{param}': {row['msg']}.", param=param, code=f"{number}_{_BOUNDS[row['type']]}"
+        )
     return InvalidRequestError(f"Invalid value for '{param}': {row['msg']}.", param=param, code="invalid_type")
 
 

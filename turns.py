@@ -49,11 +49,26 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How the model writes, in the Messages API's terms. What is None or empty is left to Claude Code."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    stop_sequences: tuple[str, ...] = ()
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
 class Binding:
     """What a process takes on at run time for a turn. A rebinding sets every field."""
 
     model: str
     system: str | None
+    sampling: Sampling = Sampling()
+
+    def can_follow(self, earlier: "Binding") -> bool:
+        """Whether a conversation under `earlier` may go on under this one without the model being told of a change."""
+        return (self.model, self.system) == (earlier.model, earlier.system)
 
 
 @dataclass(frozen=True)

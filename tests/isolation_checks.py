@@ -90,6 +90,13 @@ def text_blocks(content: str | list[Json]) -> list[Json]:
     return [text_block(text) for text in [*whole[:-1], *(last + blank for last in whole[-1:])]]
 
 
+def expected_parameters(parameters: Json) -> Json:
+    """Claude's fields for OpenAI's parameters; its temperatures end at 1."""
+    names = {"stop": "stop_sequences", "max_completion_tokens": "max_tokens"}
+    fields = {names.get(name, name): value for name, value in parameters.items()}
+    return {name: min(value, 1) if name == "temperature" else value for name, value in fields.items()}
+
+
 # What the model saw
 
 
@@ -160,7 +167,8 @@ class Checks:
             self._check_messages(turn, record.body)
             self._check_owner(turn, record.body)
         for record in records[:1]:
-            _same(turn, parameters(record), parameters(self.references[turn.model]))
+            expected = {**parameters(self.references[turn.model]), **expected_parameters(turn.parameters)}
+            _same(turn, parameters(record), expected)
 
     def _check_system(self, turn: Turn, body: Json) -> None:
         billing, identity, *others = map(plain, body["system"])

@@ -89,6 +89,7 @@ class Turn:
     stream: bool
     fate: Fate
     mark: str
+    parameters: Json = field(default_factory=dict)
     began: int = 0
     over: bool = False
     status: int | None = None
@@ -100,12 +101,13 @@ class Turn:
     def __str__(self) -> str:
         """The turn as a failure's report shows it."""
         how = f"{self.key} {self.model} {'streamed' if self.stream else 'whole'} {self.fate.name}"
-        return f"{self.mark} {how} -> {self.status} {self.origin}: {json.dumps(self.messages, ensure_ascii=False)}"
+        sent = json.dumps({**self.parameters, "messages": self.messages}, ensure_ascii=False)
+        return f"{self.mark} {how} -> {self.status} {self.origin}: {sent}"
 
     @property
     def body(self) -> Json:
         """What the client sends."""
-        return {"model": self.model, "messages": self.messages, "stream": self.stream}
+        return {"model": self.model, "messages": self.messages, "stream": self.stream, **self.parameters}
 
     @property
     def answer(self) -> str:
@@ -300,6 +302,7 @@ class Move:
     fate: Fate
     stream: bool
     keeps: _Keeping
+    parameters: Json
 
 
 _Change = Callable[[list[Json], Move], None]
@@ -390,7 +393,7 @@ def planned(conversation: Conversation, move: Move, taken: set[str]) -> Turn:
         else:
             messages.append({"role": "user", "content": _marked(content, mark)})
     taken.add(mark)
-    return Turn(conversation.key, conversation.model, messages, move.stream, move.fate, mark)
+    return Turn(conversation.key, conversation.model, messages, move.stream, move.fate, mark, move.parameters)
 
 
 def _marked(content: str | list[Json], mark: str) -> str | list[Json]:

@@ -496,8 +496,46 @@ def test_explicit_nulls_are_like_nothing(server: Server) -> None:
 def test_an_ignored_parameter_is_named(server: Server) -> None:
     """A parameter without effect is listed in the response, streamed or not."""
     for stream in (False, True):
-        response = post(server, model=MODEL, messages=HELLO, temperature=0.5, seed=1, stream=stream)
-        assert response.headers["x-claude-ignored-params"] == "seed, temperature"
+        response = post(server, model=MODEL, messages=HELLO, user="me", seed=1, stream=stream)
+        assert response.headers["x-claude-ignored-params"] == "seed, user"
+
+
+def test_sampling_parameters_reach_the_model_under_claudes_names(server: Server) -> None:
+    """What Claude has is in the upstream request, and what was sent otherwise than it came is reported."""
+    parameters = {"temperature": 1.5, "top_p": 0.9, "stop": ["\n\n", "User:"], "max_tokens": 500}
+    response = post(server, model=MODEL, messages=HELLO, **parameters)
+    expected = {"temperature": 1, "top_p": 0.9, "stop_sequences": ["User:"], "max_tokens": 500}
+    (request,) = server.upstream.messages_requests()
+    assert {name: request.body[name] for name in expected} == expected
+    assert response.headers["x-claude-ignored-params"] == "stop, temperature"
+
+
+def test_a_stop_string_and_a_limit_end_the_answer(client: openai.OpenAI) -> None:
+    """`stop` ends before the string, `max_completion_tokens` with finish_reason `length`."""
+    stopped = client.chat.completions.create(model=MODEL, messages=HELLO, stop="demo").choices[0]
+    limited = client.chat.completions.create(model=MODEL, messages=HELLO, max_completion_tokens=2).choices[0]
+    assert (stopped.message.content, stopped.finish_reason) == ("This is claude-wrapper's ", "stop")
+    assert (limited.message.content, limited.finish_reason) == ("This is ", "length")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "code"),
+    [
+        ("temperature", -0.1, "decimal_below_min_value"),
+        ("temperature", 2.1, "decimal_above_max_value"),
+        ("top_p", 1.1, "decimal_above_max_value"),
+        ("max_tokens", 0, "integer_below_min_value"),
+        ("stop", ["a", "b", "c", "d", "e"], "array_above_max_length"),
+        ("stop", 5, "invalid_type"),
+        ("temperature", "warm", "invalid_type"),
+    ],
+)
+def test_a_sampling_parameter_out_of_its_range_is_a_400(server: Server, name: str, value: object, code: str) -> None:
+    """OpenAI's codes, with the parameter's name, and nothing is spent."""
+    response = post(server, model=MODEL, messages=HELLO, **{name: value})
+    assert response.status_code == 400
+    assert (response.json()["error"]["param"], response.json()["error"]["code"]) == (name, code)
+    assert not server.upstream.messages_requests()
 
 
 def test_an_unknown_model_is_a_404_and_spends_nothing(client: openai.OpenAI, server: Server) -> None:

@@ -134,7 +134,7 @@ async def test_a_system_prompt_is_replaced_but_never_by_none(lab: Lab) -> None:
 
 @pytest.mark.asyncio
 async def test_a_system_prompt_is_replaced_alone_where_the_model_is_the_one_named(lab: Lab) -> None:
-    """With `only_if_model_is_current` a full name asks nobody; another than the process's is refused, and so is `haiku`."""
+    """With `only_if_model_is_current` a full name asks nobody; another model's is refused, and so is `haiku`."""
     async with lab.bound() as cli:
         await cli.control("apply_flag_settings", settings={"model": "claude-opus-4-1"})
         with pytest.raises(ControlRefusedError):

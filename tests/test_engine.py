@@ -114,6 +114,29 @@ def test_a_second_try_keeps_its_place(serve: ServerFactory) -> None:
 
 
 @needs_reuse
+def test_parameters_are_the_requests_own(serve: ServerFactory) -> None:
+    """A process that is adopted or recycled takes on a request's parameters, and keeps none of an earlier one's."""
+    server = serve(max_processes=1)
+    server.upstream.script(Reply(text="Fine."), times=None)
+    hot, plain, cold = {"temperature": 0.9, "stop": "END"}, dict[str, Any](), {"temperature": 0.1, "max_tokens": 77}
+    responses = [
+        ask(server, "One", **hot),
+        ask(server, "One", "Fine.", "Two", **plain),
+        ask(server, "One", "Fine.", "Two", "Fine.", "Three", **cold),
+        ask(server, "Another", **hot),
+        ask(server, "Yet another", **plain),
+    ]
+    assert origins(responses)[1:] == ["adopted", "adopted", "recycled", "recycled"]
+    bodies = [request.body for request in server.upstream.messages_requests()]
+    seen = [(body["temperature"], body.get("stop_sequences")) for body in bodies]
+    # 1 is Claude Code's own for this model.
+    assert seen == [(0.9, ["END"]), (1, None), (0.1, None), (0.9, ["END"]), (1, None)]
+    limits = [body["max_tokens"] for body in bodies]
+    assert limits[2] == 77
+    assert len({*limits[:2], *limits[3:]}) == 1
+
+
+@needs_reuse
 def test_whether_a_conversation_is_too_long_is_the_apis_to_say(serve: ServerFactory) -> None:
     """Claude Code refuses to go on after an answer whose count is near the limit: a fresh process asks the API."""
     server = serve()

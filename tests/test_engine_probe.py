@@ -1,6 +1,7 @@
 """The trial at the start: the installed Claude Code passes it, and one that does otherwise doesn't."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cli_frames import Control, rebinding
 from cli_launch import find_cli
 from conftest import ServerFactory
 from engine_probe import find_fault
-from turns import Binding
+from turns import Binding, Sampling
 
 CLI = find_cli(None)
 
@@ -29,14 +30,20 @@ def ignore_rewinds(_target: str) -> Control:
     return "rewind_conversation", {"target_message_uuid": "another"}
 
 
-def keep_the_prompt(old: Binding | None, new: Binding) -> Iterator[Control]:
+def keep_the_prompt(old: Binding | None, new: Binding, environment: Mapping[str, str]) -> Iterator[Control]:
     """As if Claude Code didn't take on another system prompt."""
-    return (control for control in rebinding(old, new) if control[0] != "set_model")
+    return (control for control in rebinding(old, new, environment) if control[0] != "set_model")
 
 
-def ask_by_full_name(old: Binding | None, new: Binding) -> Iterator[Control]:
+def keep_the_sampling(old: Binding | None, new: Binding, environment: Mapping[str, str]) -> Iterator[Control]:
+    """As if Claude Code didn't forget a variable that is set to nothing."""
+    forgotten = replace(new, sampling=old.sampling if old and new.sampling == Sampling() else new.sampling)
+    return rebinding(old, forgotten, environment)
+
+
+def ask_by_full_name(old: Binding | None, new: Binding, environment: Mapping[str, str]) -> Iterator[Control]:
     """As if Claude Code tried out each model with a request."""
-    for subtype, fields in rebinding(old, new):
+    for subtype, fields in rebinding(old, new, environment):
         yield subtype, {**fields, "model": new.model} if subtype == "set_model" else fields
 
 
@@ -46,6 +53,7 @@ def ask_by_full_name(old: Binding | None, new: Binding) -> Iterator[Control]:
     [
         ("rewind_to", ignore_rewinds, "didn't rewind"),
         ("rebinding", keep_the_prompt, "You are the second"),
+        ("rebinding", keep_the_sampling, "[0.5, 0.9, ['Stop']], ('user', ['More'])"),
         ("rebinding", ask_by_full_name, "asked the model 6 times"),
     ],
 )

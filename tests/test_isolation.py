@@ -72,6 +72,15 @@ SYSTEMS: st.SearchStrategy[list[Json]] = st.sampled_from(
         [{"role": "system", "content": " "}],
     ]
 )
+PARAMETERS: st.SearchStrategy[Json] = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.sampled_from([0, 0.5, 1.5]),
+        "top_p": st.sampled_from([0.1, 0.9]),
+        "stop": st.sampled_from([["\n\nUser:"], ["a", "🙂", '"', "\u2028-"]]),
+        "max_tokens": st.sampled_from([1, 500]),
+    },
+)
 MOVES = st.builds(
     Move,
     change=st.sampled_from([*["go on"] * 6, *CHANGES]),
@@ -80,6 +89,7 @@ MOVES = st.builds(
     fate=st.sampled_from(FATES),
     stream=st.booleans(),
     keeps=st.sampled_from(["whole", "whole", "whole", "stripped", "in parts", "nothing"]),
+    parameters=st.just({}) | PARAMETERS,
 )
 
 
