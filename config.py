@@ -26,11 +26,13 @@ Name = Annotated[str, Field(min_length=1)]
 AuthMethod = Literal["claude_cli", "anthropic", "oauth_token", "bedrock", "vertex"]
 
 
-def _comma_separated(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    parts = tuple(part for each in value.split(",") if (part := each.strip()))
-    if not parts:
+def _split(value: object) -> object:
+    return tuple(part for each in value.split(",") if (part := each.strip())) if isinstance(value, str) else value
+
+
+def _at_least_one_key(value: object) -> object:
+    parts = _split(value)
+    if isinstance(value, str) and not parts:
         raise ValueError("there is no key in it")
     return parts
 
@@ -48,7 +50,8 @@ def _one_word(value: SecretStr) -> SecretStr:
 
 NameMap = Annotated[dict[Name, Name], NoDecode, BeforeValidator(_from_json)]
 Secret = Annotated[SecretStr, AfterValidator(_one_word)]
-SecretList = Annotated[tuple[Secret, ...], NoDecode, BeforeValidator(_comma_separated)]
+SecretList = Annotated[tuple[Secret, ...], NoDecode, BeforeValidator(_at_least_one_key)]
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class ConfigurationError(Exception):
@@ -77,6 +80,49 @@ class Settings(BaseSettings):
         description="Key that clients must send as `Authorization: Bearer …`. None: whoever reaches the port may ask.",
     )
     api_keys: SecretList = Field(default=(), description="More such keys, separated by commas.")
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="TOML file of more keys, by their hashes, each with a name and limits of its own; "
+        "read again when it changes. `python main.py keys new` makes an entry.",
+    )
+    trusted_proxies: CommaSeparated = Field(
+        default=(),
+        description="Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, "
+        "with commas. None: nobody's.",
+    )
+    rate_limit_enabled: bool = Field(default=True, description="`false`: no limits for client addresses.")
+    rate_limit_chat_per_minute: int = Field(
+        default=10, gt=0, description="Chat completions a minute that a client's address may ask for."
+    )
+    rate_limit_session_per_minute: int = Field(
+        default=15, gt=0, description="Requests a minute to `/v1/sessions`, for an address."
+    )
+    rate_limit_auth_per_minute: int = Field(
+        default=10, gt=0, description="Requests a minute to `/v1/auth/status`, for an address."
+    )
+    rate_limit_debug_per_minute: int = Field(
+        default=2, gt=0, description="Requests a minute to `/v1/debug/request`, for an address."
+    )
+    rate_limit_health_per_minute: int = Field(
+        default=30, gt=0, description="Requests a minute to `/health`, for an address."
+    )
+    rate_limit_fail_open: bool = Field(
+        default=True,
+        description="While Redis is away: `true` lets requests pass unlimited and unbudgeted, `false` answers 503.",
+    )
+    session_ttl_seconds: float = Field(
+        default=3600, gt=0, description="Seconds after its last request that a session is forgotten."
+    )
+    session_max_count: int = Field(default=1000, gt=0, description="Sessions that one API key may have at a time.")
+    session_max_messages: int = Field(default=1000, gt=0, description="Messages that one session may have.")
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis that keeps sessions, limits, budgets and usage, so that several servers share them: "
+        "`redis://[:password@]host:port/0`. None: this server's memory.",
+    )
+    debug_mode: bool = Field(
+        default=False, description="`true`: error answers and the log tell how a request's body failed to validate."
+    )
     max_timeout: int = Field(
         default=600_000,
         gt=0,

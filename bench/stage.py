@@ -104,6 +104,7 @@ def set_up(*, with_server: bool, processes: int) -> Generator[Stage, None, None]
                 "API_KEYS": ",".join(KEYS),
                 "MAX_PROCESSES": str(processes),
                 "PROCESS_REUSE": "on",
+                "RATE_LIMIT_ENABLED": "false",
                 "PYTHONUNBUFFERED": "1",
             }
             environment = {**claude_environment(upstream), **settings, "LOG_LEVEL": "ERROR"}

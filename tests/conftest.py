@@ -151,7 +151,9 @@ def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     named = {name.lower(): value for name, value in environment.items() if name.lower() in Settings.model_fields}
     # Without a trial of Claude Code at each start: test_engine_probe.py has it.
     reuse = {"process_reuse": os.environ.get("PROCESS_REUSE", "on")}
-    return load_settings(**{"_env_file": None, **reuse, **named, **options}).within(environment)
+    # Without limits a minute: tests of something else ask oftener.
+    usual = {"_env_file": None, "rate_limit_enabled": False, **reuse}
+    return load_settings(**{**usual, **named, **options}).within(environment)
 
 
 REPOSITORY = Path(__file__).parent.parent
