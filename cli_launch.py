@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import PIPE
@@ -106,13 +107,15 @@ async def start(profile: LaunchProfile) -> tuple[Process, IO[bytes]]:
 
     A file and not a pipe: nobody has to read along, and a talkative process never blocks.
     """
-    stderr = tempfile.TemporaryFile()  # noqa: SIM115 - the process's owner closes it
-    process = await anyio.open_process(
-        _command(profile),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=stderr,
-        cwd=profile.working_directory,
-        env={**dict(profile.environment), **_CLI_ENVIRONMENT},
-    )
+    with ExitStack() as undo:
+        stderr = undo.enter_context(tempfile.TemporaryFile())
+        process = await anyio.open_process(
+            _command(profile),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=stderr,
+            cwd=profile.working_directory,
+            env={**dict(profile.environment), **_CLI_ENVIRONMENT},
+        )
+        undo.pop_all()  # The process's owner closes it.
     return process, stderr

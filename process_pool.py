@@ -301,7 +301,8 @@ class ProcessPool:
     async def _launch(self, profile: LaunchProfile) -> ClaudeProcess:
         if not self._open:
             raise ClaudeCodeUnavailableError(_CLOSING)
-        process = await ClaudeProcess.launch(profile)
+        with anyio.CancelScope(shield=True):  # A request that is given up meanwhile would leave a process to nobody.
+            process = await ClaudeProcess.launch(profile)
         if not self._open:  # closed in the meantime
             await process.close()
             raise ClaudeCodeUnavailableError(_CLOSING)

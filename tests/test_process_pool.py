@@ -1,15 +1,20 @@
 """Which process serves which turn, with real processes against the demo upstream."""
 
+import gc
 import os
 import signal
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
+import psutil
 import pytest
+from anyio.abc import Process
 
 import cli_launch
 from claude_process import ClaudeProcess
@@ -546,3 +551,38 @@ async def test_two_processes_answer_side_by_side(profile: LaunchProfile, upstrea
         for name in names:
             tasks.start_soon(ask, clients, name)
     assert answers == {name: f"I am {name}" for name in names}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_request_given_up_while_its_process_starts_leaves_none(
+    profile: LaunchProfile, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Who is cancelled in that moment leaves no process, no open file and no taken place."""
+    started: list[int] = []
+    open_process = anyio.open_process
+
+    async def given_up_meanwhile(*arguments: Any, **options: Any) -> Process:
+        if moment == "before":
+            tasks.cancel_scope.cancel()
+        process = await open_process(*arguments, **options)
+        started.append(process.pid)
+        tasks.cancel_scope.cancel()
+        await anyio.lowlevel.checkpoint()
+        return process
+
+    monkeypatch.setattr(anyio, "open_process", given_up_meanwhile)
+    async with opened(profile) as clients:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(clients.ask, "Hello")
+        assert clients.pool.state.working == 0
+    assert not [pid for pid in started if psutil.pid_exists(pid)]
+    gc.collect()  # A file that nobody closed warns now, and warnings are errors.
+
+
+@pytest.mark.asyncio
+async def test_a_process_that_cannot_start_leaves_nothing_open(profile: LaunchProfile, tmp_path: Path) -> None:
+    """A failed start is an error of ours, and closes what it opened."""
+    with pytest.raises(ClaudeCodeError):
+        await ClaudeProcess.launch(replace(profile, working_directory=tmp_path / "missing"))
+    gc.collect()  # As above.
