@@ -19,7 +19,7 @@ from message_adapter import to_chat_completion
 from models import ChatCompletion, ErrorResponse
 from parameter_validator import adjusted_parameters, check_parameters
 from request_body import parse_chat_completion, read_json_object
-from services import OwnerDependency, ServicesDependency, require_key
+from services import CallerDependency, ServicesDependency, limited, require_key, require_quota
 from streaming import ChunkEncoder
 from turns import TurnEnded, TurnEvent
 
@@ -27,22 +27,22 @@ _LINE_END = "\n"
 
 logger = logging.getLogger(__name__)
 
-router = APIRouter(dependencies=[Depends(require_key)])
+router = APIRouter(dependencies=[Depends(limited("chat")), Depends(require_key), Depends(require_quota)])
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
+    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 409, 413, 429, 500, 502, 503, 504)
 }
 
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ERRORS)
-async def create_chat_completion(request: Request, services: ServicesDependency, owner: OwnerDependency) -> Response:
+async def create_chat_completion(request: Request, services: ServicesDependency, caller: CallerDependency) -> Response:
     """Answer a conversation, whole or, with `stream: true`, as server-sent events."""
     raw = await read_json_object(request.stream(), services.settings.max_request_size)
     ignored = check_parameters(raw)
     body = parse_chat_completion(raw)
     reported = sorted({*ignored, *adjusted_parameters(body)})
     headers = {"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}
-    begin = services.chat.begin(body, owner)
+    begin = services.chat.begin(body, caller)
     answer = _streamed(begin, headers, include_usage=body.include_usage) if body.stream else _whole(begin, headers)
     return await _unless_client_leaves(request, answer)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from auth import Login
+from callers import Caller
 from errors import (
     ApiError,
     ClaudeCodeError,
@@ -23,7 +24,9 @@ from model_catalog import ModelCatalog
 from models import ChatCompletionRequest
 from parameter_validator import to_sampling
 from process_pool import Lease, ProcessPool
-from turns import LaunchProfile, Message, Origin, TurnEnded, TurnEvent, TurnRequest, TurnStarted
+from quotas import Quotas
+from session_manager import OpenSession, SessionManager
+from turns import LaunchProfile, Message, Origin, TextDelta, TurnEnded, TurnEvent, TurnRequest, TurnStarted
 
 logger = logging.getLogger(__name__)
 
@@ -45,42 +48,90 @@ class Completion:
     created: int = field(default_factory=lambda: int(time.time()))
 
 
+@dataclass(frozen=True)
 class ChatService:
     """Turns a request's body into the events of its turn."""
 
-    def __init__(
-        self, pool: ProcessPool, catalog: ModelCatalog, login: Login, profile: LaunchProfile, timeout: float
-    ) -> None:
-        """Chat uses processes of `profile`; `timeout` is in seconds, for a whole turn."""
-        self._pool, self._catalog, self._login = pool, catalog, login
-        self._profile, self._timeout = profile, timeout
+    pool: ProcessPool
+    catalog: ModelCatalog
+    sessions: SessionManager
+    quotas: Quotas
+    login: Login
+    profile: LaunchProfile
+    """Of the processes that chat uses."""
+    timeout: float
+    """Seconds that a whole turn may take."""
 
-    async def begin(self, body: ChatCompletionRequest, owner: str) -> Completion:
+    async def begin(self, body: ChatCompletionRequest, caller: Caller) -> Completion:
         """Wait until the model begins to answer. Raises an ApiError where it doesn't."""
-        clock = _Clock(self._timeout)
-        with clock.limit():
-            request = await self._turn_request(body)
-        turn = _Turn(clock, self._pool.lease(request, owner, self._profile))
-        try:
-            return await self._begun(turn, request.prompt)
-        except (ClaudeCodeError, ContextLengthExceededError) as error:
-            if not _is_worth_another_try(error, turn.origin):
-                raise
-            logger.warning("The turn is tried again with a fresh process: %s", error)
-        again = _Turn(clock, self._pool.lease(request, owner, self._profile, fresh=True))
-        return await self._begun(again, request.prompt)
-
-    async def _begun(self, turn: "_Turn", prompt: Message) -> Completion:
-        events = turn.events(prompt)
+        turn = _Turn(_Clock(self.timeout))
+        events = self._events(body, caller, turn)
         started = await anext(events)
         assert isinstance(started, TurnStarted)  # noqa: S101 - for the type checker: every turn's first event
         return Completion(started, events, turn.origin, turn.overhead_seconds)
 
-    async def _turn_request(self, body: ChatCompletionRequest) -> TurnRequest:
-        if not self._login.complete:
-            message = f"This server has no complete login at Claude (missing: {', '.join(self._login.missing)}). "
-            raise ClaudeLoginError(message + self._login.fix)
-        return to_turn_request(await self._catalog.resolve(body.model), body.messages, to_sampling(body))
+    async def _events(
+        self, body: ChatCompletionRequest, caller: Caller, turn: "_Turn"
+    ) -> AsyncGenerator[TurnEvent, None]:
+        """Yield a turn's events; before the last one its session and its account have it.
+
+        No cancel scope is open across a yield: the consumer may move to another task.
+        """
+        ended: TurnEvent | None = None
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.quotas.request(caller))
+            session = await self._session(stack, body.session_id, caller, turn.clock)
+            with turn.clock.limit():
+                request = await self._turn_request(body, session)
+            answer: list[str] = []
+            events = await stack.enter_async_context(aclosing(self._answered(request, caller.owner, turn)))
+            async for event in events:
+                if isinstance(event, TurnEnded):
+                    ended = event
+                    await self.quotas.book(caller.owner, event.usage, event.cost_usd)
+                    if session:
+                        await session.commit(request, "".join(answer), event)
+                    break
+                if isinstance(event, TextDelta) and session:
+                    answer.append(event.text)
+                yield event
+        # All that was held is free before the client can know that its answer is complete, and come back.
+        assert ended is not None  # noqa: S101 - for the type checker: every turn's last event
+        yield ended
+
+    async def _session(
+        self, stack: AsyncExitStack, session_id: str | None, caller: Caller, clock: "_Clock"
+    ) -> OpenSession | None:
+        if session_id is None:
+            return None
+        return await stack.enter_async_context(self.sessions.open(caller.owner, session_id, clock.left))
+
+    async def _answered(self, request: TurnRequest, owner: str, turn: "_Turn") -> AsyncGenerator[TurnEvent, None]:
+        """Yield the events of a turn, which a fresh process may play where another one failed."""
+        events = turn.events(self.pool.lease(request, owner, self.profile), request.prompt)
+        try:
+            started = await anext(events)
+        except (ClaudeCodeError, ContextLengthExceededError) as error:
+            if not _is_worth_another_try(error, turn.origin):
+                raise
+            logger.warning("The turn is tried again with a fresh process: %s", error)
+            events = turn.events(self.pool.lease(request, owner, self.profile, fresh=True), request.prompt)
+            started = await anext(events)
+        async with aclosing(events):
+            yield started
+            async for event in events:
+                yield event
+
+    async def _turn_request(self, body: ChatCompletionRequest, session: OpenSession | None) -> TurnRequest:
+        if not self.login.complete:
+            message = f"This server has no complete login at Claude (missing: {', '.join(self.login.missing)}). "
+            raise ClaudeLoginError(message + self.login.fix)
+        model, sampling = await self.catalog.resolve(body.model), to_sampling(body)
+        if session is None:
+            return to_turn_request(model, body.messages, sampling)
+        request = to_turn_request(model, body.messages, sampling, session.memory)
+        session.check_room_for(request)
+        return request
 
 
 def _is_worth_another_try(error: ApiError, origin: Origin) -> bool:
@@ -93,26 +144,26 @@ def _is_worth_another_try(error: ApiError, origin: Origin) -> bool:
 
 @dataclass
 class _Turn:
-    """One turn on one process."""
+    """One turn, and the process that plays it."""
 
     clock: "_Clock"
-    lease: AbstractAsyncContextManager[Lease]
     origin: Origin = "spawned"
     overhead_seconds: float = 0
 
-    async def events(self, prompt: Message) -> AsyncGenerator[TurnEvent, None]:
-        """Yield the turn's events. No cancel scope is open across a yield: the consumer may move to another task."""
+    async def events(
+        self, lease: AbstractAsyncContextManager[Lease], prompt: Message
+    ) -> AsyncGenerator[TurnEvent, None]:
+        """Yield the turn's events."""
         async with AsyncExitStack() as stack:
             began = time.monotonic()
             with self.clock.limit():
-                lease = await stack.enter_async_context(self.lease)
-            self.origin, self.overhead_seconds = lease.origin, time.monotonic() - began
-            events = await stack.enter_async_context(aclosing(lease.process.turn(prompt)))
+                leased = await stack.enter_async_context(lease)
+            self.origin, self.overhead_seconds = leased.origin, time.monotonic() - began
+            events = await stack.enter_async_context(aclosing(leased.process.turn(prompt)))
             event = await self._next(events)
             while not isinstance(event, TurnEnded):
                 yield event
                 event = await self._next(events)
-        # The process is free again before the client can know that its answer is complete, and come back.
         yield event
 
     async def _next(self, events: AsyncGenerator[TurnEvent, None]) -> TurnEvent:
@@ -127,14 +178,15 @@ class _Clock:
         self._began, self._timeout = time.monotonic(), timeout
 
     @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
+    def left(self) -> float:
+        """Seconds that are left; less than none where the time is up."""
+        return self._timeout - (time.monotonic() - self._began)
 
     @contextmanager
     def limit(self) -> Generator[None, None, None]:
         """Raise TurnTimeoutError in here once the time is up."""
         try:
-            with anyio.fail_after(self._timeout - self.seconds):
+            with anyio.fail_after(self.left):
                 yield
         except TimeoutError as error:
             message = f"The request took longer than {self._timeout:g} seconds and was stopped."

@@ -112,7 +112,7 @@ class ClaudeProcess:
         self.binding: Binding | None = None
         self.conversation = Conversation()
         self.turns = 0
-        self._cost_usd = 0.0
+        self._cost_usd = self._told_usd = 0.0
         self._unsettled: _UnsettledTurn | None = None
         self._barred: Answer | None = None
 
@@ -201,11 +201,18 @@ class ClaudeProcess:
                     began = min(began, time.monotonic())
                     if state.continues_by_itself and not (self._barred and self._barred.is_there):
                         self._channel.kill()
+                    if isinstance(event, TurnEnded):
+                        self._told_usd += event.cost_usd or 0.0
                     yield event
                     if not self._barred and time.monotonic() > began + _BAR_AFTER_SECONDS:
                         await self._bar()
                     if isinstance(event, TurnEnded):
                         return
+
+    def take_untold_cost(self) -> float:
+        """Return what was spent, in dollars, and no TurnEnded told: by turns that failed or were left. Once."""
+        untold, self._told_usd = self._cost_usd - self._told_usd, self._cost_usd
+        return untold
 
     async def settle(self) -> None:
         """Undo the last turn where it didn't end well: stop it if it still runs, and take its prompt back."""

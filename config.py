@@ -37,6 +37,12 @@ def _at_least_one_key(value: object) -> object:
     return parts
 
 
+def _redis(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("redis://", "rediss://")):
+        raise ValueError("it begins with redis:// or rediss://")
+    return value
+
+
 def _from_json(value: object) -> object:
     return from_json(value) if isinstance(value, str) else value
 
@@ -115,7 +121,7 @@ class Settings(BaseSettings):
     )
     session_max_count: int = Field(default=1000, gt=0, description="Sessions that one API key may have at a time.")
     session_max_messages: int = Field(default=1000, gt=0, description="Messages that one session may have.")
-    redis_url: SecretStr | None = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = Field(
         default=None,
         description="Redis that keeps sessions, limits, budgets and usage, so that several servers share them: "
         "`redis://[:password@]host:port/0`. None: this server's memory.",

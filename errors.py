@@ -3,6 +3,7 @@
     ApiError
     ├── InvalidRequestError 400
     │   ├── ContextLengthExceededError 400
+    │   ├── TooManySessionsError 400
     │   └── UpstreamRefusalError 402, 409 …
     ├── AuthenticationError 401
     │   ├── MissingKeyError 401
@@ -11,9 +12,15 @@
     ├── NotFoundError 404
     │   └── ModelNotFoundError 404
     ├── MethodNotAllowedError 405
+    ├── SessionBusyError 409
+    ├── SessionLostError 409
     ├── RequestTooLargeError 413
     ├── RateLimitError 429
+    ├── TooManyRequestsError 429
+    │   ├── TooManyAtOnceError 429
+    │   └── OverBudgetError 429
     ├── UpstreamError 500, 502, 503 …
+    ├── StoreUnavailableError 503
     ├── ClaudeCodeError 502
     │   └── ClaudeCodeUnavailableError 503
     │       └── QueueTimeoutError 503
@@ -154,6 +161,98 @@ class RequestTooLargeError(ApiError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class SessionBusyError(ApiError):
+    """Another turn of the session took as long as this request may."""
+
+    status = HTTPStatus.CONFLICT
+    type = "invalid_request_error"
+    code = "session_busy"
+    retryable = True
+
+    def __init__(self) -> None:
+        """Say what to do."""
+        super().__init__(
+            "Another request of this session is still being answered. Try again later.", param="session_id"
+        )
+
+
+class SessionLostError(ApiError):
+    """The session was deleted during a turn of it, or went to a server that took this one for dead."""
+
+    status = HTTPStatus.CONFLICT
+    type = "invalid_request_error"
+    code = "session_lost"
+
+    def __init__(self) -> None:
+        """Say what became of the turn."""
+        super().__init__(
+            "The session was deleted, or taken over, while this request was answered: the answer isn't part of it.",
+            param="session_id",
+        )
+
+
+class TooManySessionsError(InvalidRequestError):
+    """The key has as many sessions as it may have."""
+
+    code = "too_many_sessions"
+
+    def __init__(self, most: int) -> None:
+        """Say how to go on."""
+        super().__init__(
+            f"This API key has {most} sessions, the most that it may have. Delete one (DELETE /v1/sessions/{{id}}), or "
+            "wait until one expires.",
+            param="session_id",
+        )
+
+
+class StoreUnavailableError(ApiError):
+    """What keeps sessions, limits and usage can't be reached."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "store_unavailable"
+    retryable = True
+
+    def __init__(self) -> None:
+        """It may be back after a moment."""
+        super().__init__(
+            "This server can't reach the store of its sessions and limits. Try again in a moment.",
+            headers={"Retry-After": "2"},
+        )
+
+
+class TooManyRequestsError(ApiError):
+    """More requests than a limit of this server allows; `seconds` is when there may be more."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    type = "rate_limit_exceeded"
+    code = "too_many_requests"
+    retryable = True
+
+    def __init__(self, message: str, seconds: int) -> None:
+        """Tell the time to wait in the header and in the body."""
+        super().__init__(message, headers={"Retry-After": str(seconds)})
+        self._seconds = seconds
+
+    def body(self) -> dict[str, Any]:
+        """The envelope, with the seconds to wait."""
+        error = super().body()["error"]
+        return {"error": {**error, "retry_after": self._seconds}}
+
+
+class TooManyAtOnceError(TooManyRequestsError):
+    """The key has as many requests under way as it may have."""
+
+    code = "too_many_concurrent_requests"
+
+
+class OverBudgetError(TooManyRequestsError):
+    """The key has spent what it may spend in a day."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    retryable = False
 
 
 class RateLimitError(ApiError):

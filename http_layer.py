@@ -27,6 +27,14 @@ CLIENT_LEFT = 499
 """Nobody reads this answer: the client has left. The status is nginx's name for it."""
 
 
+_RESPONSE_HEADERS = "response_headers"
+
+
+def add_response_headers(request: Request, headers: Mapping[str, str]) -> None:
+    """Send these with the request's response, whatever that will be."""
+    setattr(request.state, _RESPONSE_HEADERS, {**getattr(request.state, _RESPONSE_HEADERS, {}), **headers})
+
+
 class CommonHeaders:
     """ASGI middleware: `x-request-id` and OpenAI's other headers on every response, also where the app fails."""
 
@@ -53,7 +61,7 @@ class CommonHeaders:
                 headers["x-request-id"] = request_id
                 headers["openai-version"] = _OPENAI_VERSION
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
-                headers.update(self._extra)
+                headers.update({**self._extra, **scope.get("state", {}).get(_RESPONSE_HEADERS, {})})
             await send(message)
 
         try:

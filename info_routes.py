@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from config import VERSION
 from errors import ApiError
 from models import AuthStatus, ErrorResponse, Health, Model, ModelList, PoolStatus, Version
-from services import Services, ServicesDependency, require_key
+from services import Services, ServicesDependency, limited, require_key
 
 open_router = APIRouter()
 router = APIRouter(dependencies=[Depends(require_key)], responses={401: {"model": ErrorResponse}})
@@ -40,10 +40,11 @@ async def landing(services: ServicesDependency) -> HTMLResponse:
 
 
 @open_router.head("/health", include_in_schema=False)
-@open_router.get("/health")
+@open_router.get("/health", dependencies=[Depends(limited("health"))], responses={429: {"model": ErrorResponse}})
 async def health(services: ServicesDependency) -> Health:
-    """Say that the server is up; nothing is asked of Claude."""
-    return Health(version=VERSION, backend=services.backend)
+    """Say that the server is up, degraded where its store is away; nothing is asked of Claude."""
+    status = "healthy" if await services.connection.ping() else "degraded"
+    return Health(status=status, version=VERSION, backend=services.backend)
 
 
 @router.head("/version", include_in_schema=False)
@@ -94,7 +95,7 @@ async def pool_status(services: ServicesDependency) -> PoolStatus:
 
 
 @router.head("/v1/auth/status", include_in_schema=False)
-@router.get("/v1/auth/status")
+@router.get("/v1/auth/status", dependencies=[Depends(limited("auth"))], responses={429: {"model": ErrorResponse}})
 async def auth_status(services: ServicesDependency) -> AuthStatus:
     """Say which login is in use, whether it is complete, what is missing and how to mend it."""
     login = services.login

@@ -19,6 +19,7 @@ from sse_starlette.sse import AppStatus
 
 import chat_routes
 import info_routes
+import session_routes
 from cli_launch import check_cli, find_cli
 from config import VERSION, ConfigurationError, Settings, load_settings
 from http_layer import ERROR_HANDLERS, CommonHeaders, OriginGuard, describe_bodies
@@ -61,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(info_routes.open_router)
     app.include_router(info_routes.router)
     app.include_router(chat_routes.router)
+    app.include_router(session_routes.router)
     app.add_middleware(
         OriginGuard if not settings.keys else CORSMiddleware,
         allow_origins=settings.cors_origins,

@@ -8,12 +8,13 @@ are unique in a conversation, and there is no blank text: a blank part joins its
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count
 from typing import Any
 
 from pydantic_core import from_json
 
+from conversation import digests
 from errors import InvalidRequestError
 from models import (
     AnswerMessage,
@@ -34,6 +35,7 @@ from models import (
 )
 from turns import (
     Binding,
+    Memory,
     Message,
     Sampling,
     TextBlock,
@@ -47,6 +49,7 @@ from turns import (
 )
 
 _ANY_SAMPLING = Sampling()
+_NO_MEMORY = Memory(None, ())
 _BETWEEN_SYSTEM_MESSAGES = "\n\n"
 _PART_OF_A_CALL = re.compile(r"_[0-9]+\Z")
 
@@ -55,22 +58,46 @@ _BILLING_HEADER = "x-anthropic-billing-header:"
 _BOUNDARY = "__SYSTEM_PROMPT_DYNAMIC_BOUNDARY__"
 
 
-def to_turn_request(model: str, messages: Sequence[ChatMessage], sampling: Sampling = _ANY_SAMPLING) -> TurnRequest:
-    """Convert a conversation. Raises InvalidRequestError, with `param`, for one that Claude can't be asked with."""
+def to_turn_request(
+    model: str,
+    messages: Sequence[ChatMessage],
+    sampling: Sampling = _ANY_SAMPLING,
+    memory: Memory = _NO_MEMORY,
+) -> TurnRequest:
+    """Convert a conversation. Raises InvalidRequestError, with `param`, for one that Claude can't be asked with.
+
+    `memory` is what a session remembers. Messages that begin with all of it go on from there, others are added to it;
+    a system prompt takes the place of the one that it has.
+    """
     _check_tool_order(messages)
-    messages = _with_unique_calls(messages)
     system = [_joined_text(message, index) for index, message in enumerate(messages) if _is_system(message)]
-    converted = _merged(_converted(messages))
+    converted = _merged(_converted(_with_unique_calls(messages, ())))
+    if not _begins_with(converted, memory.messages):
+        added = _converted(_with_unique_calls(messages, _calls_in(memory.messages)))
+        converted = _merged(chain(memory.messages, added))
     if not converted or converted[-1].role != "user":
         raise InvalidRequestError(
             "The last message must be the user's, or a tool's, and not empty: Claude answers to that.",
             param=f"messages.[{len(messages) - 1}]",
         )
     return TurnRequest(
-        binding=Binding(model=model, system=_system_prompt(system), sampling=sampling),
+        binding=Binding(model=model, system=_system_prompt(system) or memory.system, sampling=sampling),
         history=tuple(converted[:-1]),
         prompt=converted[-1],
     )
+
+
+def _begins_with(messages: Sequence[Message], remembered: Sequence[Message]) -> bool:
+    beginning = [*messages[: len(remembered)]]
+    if remembered and remembered[-1].role == "user" and len(beginning) == len(remembered):
+        # Its answer was blank and is left out, so what the user said next stands in the same message.
+        beginning[-1] = Message(beginning[-1].role, beginning[-1].content[: len(remembered[-1].content)])
+    # By their digests, for which an answer is the same however many blocks it came in.
+    return [*digests(beginning)] == [*digests(remembered)]
+
+
+def _calls_in(messages: Sequence[Message]) -> Iterator[str]:
+    return (block.id for message in messages for block in message.content if isinstance(block, ToolUseBlock))
 
 
 def to_chat_completion(completion_id: str, created: int, events: Sequence[TurnEvent]) -> ChatCompletion:
@@ -109,7 +136,7 @@ def _converted(messages: Sequence[ChatMessage]) -> Iterator[Message]:
             yield native
 
 
-def _merged(messages: Iterator[Message]) -> list[Message]:
+def _merged(messages: Iterable[Message]) -> list[Message]:
     merged: list[Message] = []
     for message in messages:
         if merged and merged[-1].role == message.role:
@@ -189,14 +216,14 @@ def _check_tool_order(messages: Sequence[ChatMessage]) -> None:
     _refuse_open_calls(open_calls, len(messages) - 1)
 
 
-def _with_unique_calls(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """Some clients number their calls anew in each message.
+def _with_unique_calls(messages: Sequence[ChatMessage], taken: Iterable[str]) -> list[ChatMessage]:
+    """Some clients number their calls anew in each message; `taken` are the ids of calls before these messages.
 
     Claude Code drops a call whose id it has seen, and the result of an `X_2` where there is an `X`, too: it takes it
     for a part of that call.
     """
-    seen: set[str] = set()
-    wholes: set[str] = set()
+    seen = {*taken}
+    wholes = {*map(_whole, seen)}
     renamed: dict[str, str] = {}
     unique: list[ChatMessage] = []
     for message in messages:

@@ -5,6 +5,7 @@ Source: https://platform.openai.com/docs/api-reference/chat
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
@@ -126,6 +127,7 @@ class ChatCompletionRequest(_Received):
     stop: Annotated[list[str] | None, BeforeValidator(_one_or_many), Field(max_length=4)] = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    session_id: str | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -277,7 +279,7 @@ class ErrorResponse(_Sent):
 class Health(_Sent):
     """The answer to GET /health."""
 
-    status: Literal["healthy"] = "healthy"
+    status: Literal["healthy", "degraded"]
     service: Literal["claude-wrapper"] = "claude-wrapper"
     version: str
     backend: Literal["claude", "demo"]
@@ -301,6 +303,80 @@ class PoolStatus(_Sent):
     leases: dict[Origin, int]
     queue: dict[Literal["length"], int]
     waits: dict[Literal["mean", "p95", "longest"], float]
+
+
+class SessionUsage(_Sent):
+    """Tokens of all turns of a session, in the Messages API's terms."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int
+    reasoning_tokens: int
+
+
+class SessionDescription(_Sent):
+    """The answer to GET /v1/sessions/{id}. Usage and cost are those of all its turns."""
+
+    session_id: str
+    created_at: datetime
+    last_accessed: datetime
+    expires_at: datetime
+    message_count: int
+    turn_count: int
+    model: str
+    usage: SessionUsage
+    cost_usd: float
+
+
+class SessionList(_Sent):
+    """The answer to GET /v1/sessions."""
+
+    sessions: list[SessionDescription]
+    total: int
+
+
+class SessionCountsReport(_Sent):
+    """How many sessions a key has; `expired_sessions` have expired and aren't swept yet."""
+
+    active_sessions: int
+    expired_sessions: int
+    total_messages: int
+
+
+class SessionStatsReport(_Sent):
+    """The answer to GET /v1/sessions/stats."""
+
+    session_stats: SessionCountsReport
+    cleanup_interval_minutes: float
+    default_ttl_hours: float
+
+
+class SessionDeleted(_Sent):
+    """The answer to DELETE /v1/sessions/{id}."""
+
+    session_id: str
+    deleted: Literal[True] = True
+    message: str
+
+
+class DayOfUsage(_Sent):
+    """What a key used on one day (UTC)."""
+
+    date: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+
+
+class UsageReport(_Sent):
+    """The answer to GET /v1/usage: the latest days first, and the key's own limits, null where there is none."""
+
+    key: str | None
+    days: list[DayOfUsage]
+    limits: dict[str, Any]
+    resets_at: datetime
 
 
 class AuthStatus(_Sent):

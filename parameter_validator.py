@@ -31,6 +31,7 @@ PARAMETERS: Mapping[str, Fate] = {
     "stream_options": "honoured",
     "max_completion_tokens": "honoured",
     "max_tokens": "honoured",
+    "session_id": "honoured",
     "stop": "honoured",
     "temperature": "honoured",
     "top_p": "honoured",

@@ -7,10 +7,10 @@ that waits started (spare), a new one (spawned). A process serves one turn at a 
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import anyio
 import psutil
@@ -24,6 +24,8 @@ from turn_queue import TurnQueue
 from turns import Inspection, LaunchProfile, Origin, TurnRequest
 
 logger = logging.getLogger(__name__)
+
+_OnCost = Callable[[str, float], Coroutine[Any, Any, None]]
 
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
@@ -88,9 +90,11 @@ class PoolState:
 class ProcessPool:
     """Owns every Claude Code process of this server. Use `open`."""
 
-    def __init__(self, limits: PoolLimits, tasks: TaskGroup, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, limits: PoolLimits, tasks: TaskGroup, clock: Callable[[], float], on_untold_cost: _OnCost
+    ) -> None:
         """`tasks` runs what nobody waits for: starting spares, settling turns, ending processes."""
-        self._limits, self._tasks, self._clock = limits, tasks, clock
+        self._limits, self._tasks, self._clock, self._on_untold_cost = limits, tasks, clock, on_untold_cost
         self._open = True
         self._reuse = False
         self._processes: set[ClaudeProcess] = set()
@@ -106,14 +110,16 @@ class ProcessPool:
         limits: PoolLimits,
         expected: LaunchProfile,
         reuse: Callable[[], Awaitable[bool]],
+        on_untold_cost: _OnCost,
         clock: Callable[[], float] = time.monotonic,
     ) -> AsyncGenerator["ProcessPool", None]:
         """Open a pool whose first spares are of the `expected` profile; at the exit none of its processes is left.
 
-        Until `reuse` has answered that processes can be used again, each serves one turn.
+        Until `reuse` has answered that processes can be used again, each serves one turn. `on_untold_cost` is told what
+        an owner's turns cost, in dollars, that ended before they could tell it themselves.
         """
         async with anyio.create_task_group() as tasks:
-            pool = cls(limits, tasks, clock)
+            pool = cls(limits, tasks, clock, on_untold_cost)
             pool.spares.expect(expected)
             tasks.start_soon(pool._decide_on_reuse, reuse)
             tasks.start_soon(pool._sweep_again_and_again)
@@ -257,6 +263,8 @@ class ProcessPool:
 
     def _return(self, lease: Lease) -> None:
         """Park a process, or end it where it is of no more use, and give its place back."""
+        if cost := lease.process.take_untold_cost():
+            self._tasks.start_soon(self._on_untold_cost, lease.owner, cost)
         if self._is_reusable(lease.process):
             self._parked.append(_Parked(lease, self._clock()))
         else:
@@ -303,11 +311,12 @@ class ProcessPool:
             raise ClaudeCodeUnavailableError(_CLOSING)
         with anyio.CancelScope(shield=True):  # A request that is given up meanwhile would leave a process to nobody.
             process = await ClaudeProcess.launch(profile)
-        if not self._open:  # closed in the meantime
-            await process.close()
-            raise ClaudeCodeUnavailableError(_CLOSING)
-        self._processes.add(process)
-        return process
+            if not self._open:  # closed in the meantime
+                await process.close()
+                raise ClaudeCodeUnavailableError(_CLOSING)
+            self._processes.add(process)
+            return process
+        raise AssertionError  # for the type checkers: nobody cancels this scope
 
     def _retire(self, process: ClaudeProcess) -> None:
         """End a process in the background: nobody waits for it."""

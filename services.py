@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,19 +12,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, cast
 
+import anyio
 import psutil
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from limits.aio.storage import Storage
+from slowapi.util import get_remote_address
 
 from auth import Login, check_key, find_login, login_environment
+from callers import Caller
 from chat_service import ChatService
 from cli_launch import check_cli, find_cli
 from config import Settings
 from demo_upstream import DemoUpstream
 from engine_probe import find_fault
+from http_layer import add_response_headers
+from memory_stores import MemorySessionStore, MemoryUsageStore, ThisServer
 from model_catalog import ModelCatalog
 from process_pool import PoolLimits, ProcessPool
+from quotas import Quotas
+from rate_limiter import LimitedRoute, RateLimiter, Standing, memory_storage, redis_storage
+from redis_stores import SOCKET_TIMEOUT_SECONDS, RedisConnection, RedisSessionStore, RedisUsageStore
+from session_manager import SessionLimits, SessionManager
+from stores import Connection, SessionStore, UsageStore
 from turns import LaunchProfile
 
 logger = logging.getLogger(__name__)
@@ -42,6 +53,10 @@ class Services:
     login: Login
     pool: ProcessPool
     catalog: ModelCatalog
+    sessions: SessionManager
+    limiter: RateLimiter
+    quotas: Quotas
+    connection: Connection
     chat: ChatService
     claude_code_version: str
 
@@ -63,10 +78,56 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         login = find_login(settings)
         profile = _launch_profile(settings, login, cli_path, directory)
         trial = partial(_may_reuse, settings, cli_path, _made(directory / "trial"))
-        pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial))
+        stores = await _open_stores(settings, stack)
+        sessions = await _open_sessions(settings, stores.sessions, stack)
+        fail_open = settings.rate_limit_fail_open
+        limiter = RateLimiter(stores.counters, _limits_a_minute(settings), fail_open=fail_open)
+        quotas = Quotas(stores.usage, limiter, settings.timeout_seconds, fail_open=fail_open)
+        pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial, quotas.book_cost))
         catalog = ModelCatalog(partial(pool.inspect, profile), settings.model_aliases, created=int(time.time()))
-        chat = ChatService(pool, catalog, login, profile, settings.timeout_seconds)
-        yield Services(settings, login, pool, catalog, chat, version)
+        chat = ChatService(pool, catalog, sessions, quotas, login, profile, settings.timeout_seconds)
+        yield Services(settings, login, pool, catalog, sessions, limiter, quotas, stores.connection, chat, version)
+
+
+@dataclass(frozen=True)
+class _Stores:
+    """Where sessions, usage and counts are kept, all in one place."""
+
+    connection: Connection
+    sessions: SessionStore
+    usage: UsageStore
+    counters: Storage
+
+
+async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
+    if settings.redis_url is None:
+        return _Stores(ThisServer(), MemorySessionStore(), MemoryUsageStore(), memory_storage())
+    url = settings.redis_url.get_secret_value()
+    connection = RedisConnection(url)
+    stack.push_async_callback(connection.close)
+    sessions = await stack.enter_async_context(RedisSessionStore.open(connection))
+    return _Stores(connection, sessions, RedisUsageStore(connection), redis_storage(url, SOCKET_TIMEOUT_SECONDS))
+
+
+async def _open_sessions(settings: Settings, store: SessionStore, stack: AsyncExitStack) -> SessionManager:
+    limits = SessionLimits(settings.session_ttl_seconds, settings.session_max_count, settings.session_max_messages)
+    sessions = SessionManager(store, limits)
+    tasks = await stack.enter_async_context(anyio.create_task_group())
+    stack.callback(tasks.cancel_scope.cancel)
+    tasks.start_soon(sessions.sweep_again_and_again)
+    return sessions
+
+
+def _limits_a_minute(settings: Settings) -> dict[LimitedRoute, int]:
+    if not settings.rate_limit_enabled:
+        return {}
+    return {
+        "chat": settings.rate_limit_chat_per_minute,
+        "session": settings.rate_limit_session_per_minute,
+        "auth": settings.rate_limit_auth_per_minute,
+        "debug": settings.rate_limit_debug_per_minute,
+        "health": settings.rate_limit_health_per_minute,
+    }
 
 
 def _limits(settings: Settings) -> PoolLimits:
@@ -129,9 +190,29 @@ _bearer = HTTPBearer(auto_error=False, description="One of the server's API keys
 
 async def require_key(
     services: ServicesDependency, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> str:
+) -> Caller:
     """Route dependency: only callers with a key of ours pass, where there are keys. Returns who it is."""
-    return check_key(services.settings, credentials.credentials if credentials else None)
+    return Caller(check_key(services.settings, credentials.credentials if credentials else None))
 
 
-OwnerDependency = Annotated[str, Depends(require_key)]
+CallerDependency = Annotated[Caller, Depends(require_key)]
+
+
+def limited(route: LimitedRoute) -> Callable[[Request, Services], Awaitable[None]]:
+    """Make a route dependency: only so many requests a minute pass from one address."""
+
+    async def count(request: Request, services: ServicesDependency) -> None:
+        _tell(request, await services.limiter.pass_route(route, get_remote_address(request)))
+
+    return count
+
+
+async def require_quota(request: Request, services: ServicesDependency, caller: CallerDependency) -> None:
+    """Route dependency: only so many requests a minute pass of a key that has a limit."""
+    _tell(request, await services.quotas.check_rate(caller))
+
+
+def _tell(request: Request, standing: Standing | None) -> None:
+    # On the request, because a route that makes its own response would lose a dependency's headers.
+    if standing:
+        add_response_headers(request, standing.headers)

@@ -84,6 +84,14 @@ class TurnRequest:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a session remembers of its conversation."""
+
+    system: str | None
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
 class LaunchProfile:
     """What a Claude Code process can't change after its start.
 

@@ -8,15 +8,16 @@ import pytest
 from conftest import REPOSITORY
 
 LAYERS = (
-    {"config", "errors", "schema_instance", "turns"},
-    {"cli_frames", "cli_launch", "conversation", "demo_upstream", "models", "turn_queue"},
-    {"cli_channel"},
-    {"auth", "claude_process", "message_adapter", "parameter_validator", "request_body", "streaming"},
-    {"engine_probe", "model_catalog", "spare_processes"},
+    {"callers", "config", "errors", "schema_instance", "turns"},
+    {"cli_frames", "cli_launch", "conversation", "demo_upstream", "models", "stores", "turn_queue"},
+    {"cli_channel", "memory_stores"},
+    {"redis_stores"},
+    {"auth", "claude_process", "message_adapter", "parameter_validator", "rate_limiter", "request_body", "streaming"},
+    {"engine_probe", "model_catalog", "quotas", "session_manager", "spare_processes"},
     {"process_pool"},
-    {"chat_service"},
-    {"http_layer", "services"},
-    {"chat_routes", "info_routes"},
+    {"chat_service", "http_layer"},
+    {"services"},
+    {"chat_routes", "info_routes", "session_routes"},
     {"main"},
 )
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}

@@ -62,8 +62,13 @@ async def opened(profile: LaunchProfile, *, reuse: bool = True, **limits: Any) -
         return reuse
 
     clock = Clock()
-    async with ProcessPool.open(PoolLimits(**{**defaults, **limits}), profile, may_reuse, clock) as pool:
-        yield Clients(pool, profile, clock)
+    untold: list[tuple[str, float]] = []
+
+    async def note(owner: str, cost: float) -> None:
+        untold.append((owner, cost))
+
+    async with ProcessPool.open(PoolLimits(**{**defaults, **limits}), profile, may_reuse, note, clock) as pool:
+        yield Clients(pool, profile, clock, untold)
 
 
 class Clock:
@@ -80,8 +85,10 @@ class Clock:
 class Clients:
     """Those who use a pool."""
 
-    def __init__(self, pool: ProcessPool, profile: LaunchProfile, clock: "Clock") -> None:
-        self.pool, self.profile, self.clock = pool, profile, clock
+    def __init__(
+        self, pool: ProcessPool, profile: LaunchProfile, clock: "Clock", untold: list[tuple[str, float]]
+    ) -> None:
+        self.pool, self.profile, self.clock, self.untold = pool, profile, clock, untold
 
     @asynccontextmanager
     async def lease(self, request: TurnRequest, owner: str = "anna") -> AsyncGenerator[Lease, None]:

@@ -1,0 +1,130 @@
+"""What a key may use, and what it used: its own requests a minute, requests at the same time and dollars a day.
+
+Costs are Claude Code's own, booked by the day (UTC) on which a turn ended.
+"""
+
+import logging
+import math
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta, timezone
+
+import anyio
+
+from callers import Caller
+from errors import OverBudgetError, StoreUnavailableError, TooManyAtOnceError
+from rate_limiter import RateLimiter, Standing
+from stores import DayUsage, UsageStore
+from turns import Usage
+
+logger = logging.getLogger(__name__)
+
+_REPORTED_DAYS = 31
+
+
+class Quotas:
+    """Holds keys to their limits, and keeps their accounts."""
+
+    def __init__(
+        self,
+        store: UsageStore,
+        limiter: RateLimiter,
+        longest_request: float,
+        *,
+        fail_open: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Keep accounts in `store`; no request takes longer than `longest_request` seconds.
+
+        While the store is away requests pass (`fail_open`), or none does.
+        """
+        self._store, self._limiter, self._fail_open = store, limiter, fail_open
+        self._longest_request, self._clock = longest_request, clock
+
+    async def check_rate(self, caller: Caller) -> Standing | None:
+        """Count a request of a key that has a limit of its own. Raises TooManyRequestsError for one too many."""
+        limit = caller.limits.requests_per_minute
+        return None if limit is None else await self._limiter.count(limit, "key", caller.owner)
+
+    @asynccontextmanager
+    async def request(self, caller: Caller) -> AsyncGenerator[None, None]:
+        """Be a request of this key until the end. Raises OverBudgetError, TooManyAtOnceError where it can't be one."""
+        await self._check_budget(caller)
+        request_id = await self._enter(caller)
+        try:
+            yield
+        finally:
+            if request_id:
+                with anyio.CancelScope(shield=True):
+                    await self._leave(caller, request_id)
+
+    async def book(self, owner: str, usage: Usage, cost_usd: float | None) -> None:
+        """Add a turn that ended to an account."""
+        received = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+        await self._add(owner, DayUsage(_day(self._clock()), 1, received, usage.output_tokens, cost_usd or 0.0))
+
+    async def book_cost(self, owner: str, cost_usd: float) -> None:
+        """Add to an account what a turn cost that failed, or was left."""
+        await self._add(owner, DayUsage(_day(self._clock()), cost_usd=cost_usd))
+
+    async def _add(self, owner: str, used: DayUsage) -> None:
+        try:
+            await self._store.add(owner, used)
+        except StoreUnavailableError:
+            logger.exception("Not booked, as the store is away: %s", used)
+
+    async def report(self, owner: str) -> list[DayUsage]:
+        """Return what a key used, the latest of its days first; today in any case."""
+        now = self._clock()
+        days = [_day(now - 24 * 3600 * number) for number in range(_REPORTED_DAYS)]
+        found = await self._store.read(owner, days)
+        return [found.get(day, DayUsage(day)) for day in days if day in found or day == days[0]]
+
+    def resets_at(self) -> datetime:
+        """Return when the next day begins."""
+        today = datetime.fromtimestamp(self._clock(), timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+        return today + timedelta(days=1)
+
+    async def _check_budget(self, caller: Caller) -> None:
+        budget = caller.limits.usd_per_day
+        if budget is None:
+            return
+        try:
+            today = (await self.report(caller.owner))[0]
+        except StoreUnavailableError:
+            if not self._fail_open:
+                raise
+            return
+        if today.cost_usd >= budget:
+            resets_at = self.resets_at()
+            message = (
+                f"This API key has spent its ${budget:g} of today. It may go on at {resets_at:%Y-%m-%dT%H:%M:%SZ}."
+            )
+            raise OverBudgetError(message, math.ceil(resets_at.timestamp() - self._clock()))
+
+    async def _enter(self, caller: Caller) -> str | None:
+        most = caller.limits.concurrent_requests
+        if most is None:
+            return None
+        request_id, now = uuid.uuid4().hex, self._clock()
+        try:
+            entered = await self._store.enter(caller.owner, request_id, most, now, now + self._longest_request)
+        except StoreUnavailableError:
+            if not self._fail_open:
+                raise
+            return None
+        if not entered:
+            raise TooManyAtOnceError(f"This API key may have {most} requests at the same time. Wait for one to end.", 1)
+        return request_id
+
+    async def _leave(self, caller: Caller, request_id: str) -> None:
+        try:
+            await self._store.leave(caller.owner, request_id)
+        except StoreUnavailableError:
+            logger.warning("A request that ended counts until its time is over")
+
+
+def _day(now: float) -> str:
+    return datetime.fromtimestamp(now, timezone.utc).date().isoformat()
