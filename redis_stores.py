@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _PREFIX = "claude-wrapper"
 SOCKET_TIMEOUT_SECONDS = 3
 _PING_TIMEOUT_SECONDS = 1
-_LOCK_SECONDS = 15
+_LOCK_MS = 15_000
 _RENEW_SECONDS = 4
 _POLL_SECONDS = 0.1
 # Sessions stay in Redis a little longer than they live, to be counted as expired until they are swept.
@@ -134,24 +134,14 @@ class RedisConnection:
 
 
 class RedisSessionStore:
-    """Sessions, each a hash of what is known of it and what was said. Use `open`."""
+    """Sessions, each a hash of what is known of it and what was said."""
 
     def __init__(self, connection: RedisConnection) -> None:
-        """Use `open`."""
+        """Use a connection; somebody has to run `renew_again_and_again`, or locks are lost after some seconds."""
         self._redis = connection
         # Who waits on this server waits here, in order; only the first of them asks Redis.
         self._locks = Locks()
         self._held: set[_Lock] = set()
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, connection: RedisConnection) -> AsyncGenerator["RedisSessionStore", None]:
-        """Renew the locks that are held, until the end."""
-        store = cls(connection)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(store._renew_again_and_again)
-            yield store
-            tasks.cancel_scope.cancel()
 
     @asynccontextmanager
     async def lock(self, owner: str, session_id: str, patience: float) -> AsyncGenerator[SessionLock, None]:
@@ -210,7 +200,8 @@ class RedisSessionStore:
             swept += await self._redis.run(_SWEEP, [_name("index", owner), _OWNERS], [repr(now), owner, beginning])
         return swept
 
-    async def _renew_again_and_again(self) -> None:
+    async def renew_again_and_again(self) -> None:
+        """Keep the locks that are held."""
         while True:
             await anyio.sleep(_RENEW_SECONDS)
             for lock in [*self._held]:
@@ -227,7 +218,7 @@ class _Lock:
     async def acquire(self, deadline: float) -> None:
         """Wait until nobody else has it. Raises SessionBusyError at the deadline, a time of anyio's clock."""
         command = self._redis.client.set
-        while not await self._redis.do(command(self._name, self._token, nx=True, px=_LOCK_SECONDS * 1000)):
+        while not await self._redis.do(command(self._name, self._token, nx=True, px=_LOCK_MS)):
             if anyio.current_time() + _POLL_SECONDS >= deadline:
                 raise SessionBusyError
             await anyio.sleep(_POLL_SECONDS)
@@ -235,7 +226,7 @@ class _Lock:
     async def renew(self) -> bool:
         """Keep it; False where it was lost."""
         try:
-            return bool(await self._redis.run(_RENEW, [self._name], [self._token, _LOCK_SECONDS * 1000]))
+            return bool(await self._redis.run(_RENEW, [self._name], [self._token, _LOCK_MS]))
         except StoreUnavailableError:
             return True  # Nobody knows: `save` will.
 

@@ -17,6 +17,7 @@ import psutil
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from anyio.abc import TaskGroup
 from limits.aio.storage import Storage
 from slowapi.util import get_remote_address
 
@@ -78,8 +79,10 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         login = find_login(settings)
         profile = _launch_profile(settings, login, cli_path, directory)
         trial = partial(_may_reuse, settings, cli_path, _made(directory / "trial"))
-        stores = await _open_stores(settings, stack)
-        sessions = await _open_sessions(settings, stores.sessions, stack)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        stores = _open_stores(settings, stack, tasks)
+        sessions = _open_sessions(settings, stores.sessions, tasks)
         fail_open = settings.rate_limit_fail_open
         limiter = RateLimiter(stores.counters, _limits_a_minute(settings), fail_open=fail_open)
         quotas = Quotas(stores.usage, limiter, settings.timeout_seconds, fail_open=fail_open)
@@ -99,21 +102,20 @@ class _Stores:
     counters: Storage
 
 
-async def _open_stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
+def _open_stores(settings: Settings, stack: AsyncExitStack, tasks: TaskGroup) -> _Stores:
     if settings.redis_url is None:
         return _Stores(ThisServer(), MemorySessionStore(), MemoryUsageStore(), memory_storage())
     url = settings.redis_url.get_secret_value()
     connection = RedisConnection(url)
     stack.push_async_callback(connection.close)
-    sessions = await stack.enter_async_context(RedisSessionStore.open(connection))
+    sessions = RedisSessionStore(connection)
+    tasks.start_soon(sessions.renew_again_and_again)
     return _Stores(connection, sessions, RedisUsageStore(connection), redis_storage(url, SOCKET_TIMEOUT_SECONDS))
 
 
-async def _open_sessions(settings: Settings, store: SessionStore, stack: AsyncExitStack) -> SessionManager:
+def _open_sessions(settings: Settings, store: SessionStore, tasks: TaskGroup) -> SessionManager:
     limits = SessionLimits(settings.session_ttl_seconds, settings.session_max_count, settings.session_max_messages)
     sessions = SessionManager(store, limits)
-    tasks = await stack.enter_async_context(anyio.create_task_group())
-    stack.callback(tasks.cancel_scope.cancel)
     tasks.start_soon(sessions.sweep_again_and_again)
     return sessions
 

@@ -156,4 +156,14 @@ def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     return load_settings(**{**usual, **named, **options}).within(environment)
 
 
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory):
+    from real_services import RedisServer
+
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
 REPOSITORY = Path(__file__).parent.parent
