@@ -53,8 +53,10 @@ logger = logging.getLogger(__name__)
 _INITIALIZE_TIMEOUT_SECONDS = 30
 _RESULT_TIMEOUT_SECONDS = 30
 
-# Not with the first word: that would come later by what this takes. An answer that is over sooner is rare.
+# Not with the first word: that would come later by what this takes. An answer that is over sooner is rare, but for one
+# that may have only so many tokens.
 _BAR_AFTER_SECONDS = 0.25
+_FEW_TOKENS = 128
 
 # After these the CLI prompts the model again by itself, in words of its own; there is no setting against it.
 # `tool_use` is one of them as long as no tools are offered: a call of something else would be argued with.
@@ -188,7 +190,7 @@ class ClaudeProcess:
         """
         assert self.binding is not None  # noqa: S101 - for the type checker: prepared
         self.turns += 1
-        state, began = _TurnState(self.binding.model), math.inf
+        state, bar_at = _TurnState(self.binding.model), math.inf
         frame = frame_of(prompt)
         # Before it is sent: whoever is cancelled while a long prompt is written has begun a turn.
         self._unsettled = _UnsettledTurn(frame["uuid"])
@@ -198,16 +200,16 @@ class ClaudeProcess:
                 if isinstance(message, ResultMessage):
                     self._note_result(state, message, prompt)
                 for event in _events(state, message):
-                    began = min(began, time.monotonic())
+                    bar_at = min(bar_at, time.monotonic() + self._bar_after)
                     if state.continues_by_itself and not (self._barred and self._barred.is_there):
                         self._channel.kill()
                     if isinstance(event, TurnEnded):
                         self._told_usd += event.cost_usd or 0.0
-                    yield event
-                    if not self._barred and time.monotonic() > began + _BAR_AFTER_SECONDS:
-                        await self._bar()
-                    if isinstance(event, TurnEnded):
+                        yield event
                         return
+                    if not self._barred and time.monotonic() >= bar_at:
+                        await self._bar()
+                    yield event
 
     def take_untold_cost(self) -> float:
         """Return what was spent, in dollars, and no TurnEnded told: by turns that failed or were left. Once."""
@@ -224,6 +226,11 @@ class ClaudeProcess:
             self._cost_of(await self._next_result())
         _check_rewound(await self._channel.controls(rewind_to(self._unsettled.prompt_uuid)))
         self._unsettled = None
+
+    @property
+    def _bar_after(self) -> float:
+        most = self.binding and self.binding.sampling.max_tokens
+        return 0.0 if most and most <= _FEW_TOKENS else _BAR_AFTER_SECONDS
 
     async def _bar(self) -> None:
         """Let this turn make no second request: where Claude Code would go on by itself, it gets nowhere."""
@@ -397,7 +404,8 @@ def _on_message_delta(state: _TurnState, message: StreamEvent) -> _Events:
     """End the turn here where the CLI would go on by itself: its next request must not be made."""
     stop_reason = message.event["delta"].get("stop_reason")
     state.usage |= message.event.get("usage") or {}
-    if stop_reason in _STOPS_THAT_THE_CLI_CONTINUES or (stop_reason == "end_turn" and not state.text.strip()):
+    is_blank = stop_reason is not None and stop_reason != "refusal" and not state.text.strip()
+    if stop_reason in _STOPS_THAT_THE_CLI_CONTINUES or is_blank:
         state.continues_by_itself = True
         yield TurnEnded(stop_reason, _usage(state.usage), cost_usd=None)
 
