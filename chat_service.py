@@ -43,7 +43,7 @@ class Completion:
     events: AsyncGenerator[TurnEvent, None]
     origin: Origin
     overhead_seconds: float
-    """Until a process was prepared for the turn, waiting in line included."""
+    """From the parsed request to a process that is prepared for it: waiting in line and a failed try included."""
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -64,7 +64,7 @@ class ChatService:
 
     async def begin(self, body: ChatCompletionRequest, caller: Caller) -> Completion:
         """Wait until the model begins to answer. Raises an ApiError where it doesn't."""
-        turn = _Turn(_Clock(self.timeout))
+        turn = _Turn(_Clock(self.timeout), is_streamed=bool(body.stream))
         events = self._events(body, caller, turn)
         started = await anext(events)
         assert isinstance(started, TurnStarted)  # noqa: S101 - for the type checker: every turn's first event
@@ -77,7 +77,7 @@ class ChatService:
 
         No cancel scope is open across a yield: the consumer may move to another task.
         """
-        ended: TurnEvent | None = None
+        ended: TurnEnded | None = None
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.quotas.request(caller))
             session = await self._session(stack, body.session_id, caller, turn.clock)
@@ -107,20 +107,37 @@ class ChatService:
         return await stack.enter_async_context(self.sessions.open(caller.owner, session_id, clock.left))
 
     async def _answered(self, request: TurnRequest, owner: str, turn: "_Turn") -> AsyncGenerator[TurnEvent, None]:
-        """Yield the events of a turn, which a fresh process may play where another one failed."""
-        events = turn.events(self.pool.lease(request, owner, self.profile), request.prompt)
+        """Yield the events of a turn, which a fresh process plays again where another failed before any of them left."""
         try:
-            started = await anext(events)
+            async with aclosing(self._played(request, owner, turn, fresh=False)) as events:
+                async for event in events:
+                    yield event
         except (ClaudeCodeError, ContextLengthExceededError) as error:
-            if not _is_worth_another_try(error, turn.origin):
+            if turn.has_left or not _is_worth_another_try(error, turn.origin):
                 raise
             logger.warning("The turn is tried again with a fresh process: %s", error)
-            events = turn.events(self.pool.lease(request, owner, self.profile, fresh=True), request.prompt)
-            started = await anext(events)
-        async with aclosing(events):
-            yield started
+        else:
+            return
+        async with aclosing(self._played(request, owner, turn, fresh=True)) as events:
             async for event in events:
                 yield event
+
+    async def _played(
+        self, request: TurnRequest, owner: str, turn: "_Turn", *, fresh: bool
+    ) -> AsyncGenerator[TurnEvent, None]:
+        """Yield a turn's events as they come, or all at once at its end where the client gets a whole answer."""
+        lease = self.pool.lease(request, owner, self.profile, fresh=fresh)
+        held_back: list[TurnEvent] = []
+        async with aclosing(turn.events(lease, request.prompt)) as events:
+            async for event in events:
+                if turn.is_streamed:
+                    turn.has_left = True
+                    yield event
+                else:
+                    held_back.append(event)
+        turn.has_left = True
+        for event in held_back:
+            yield event
 
     async def _turn_request(self, body: ChatCompletionRequest, session: OpenSession | None) -> TurnRequest:
         if not self.login.complete:
@@ -147,18 +164,20 @@ class _Turn:
     """One turn, and the process that plays it."""
 
     clock: "_Clock"
+    is_streamed: bool
     origin: Origin = "spawned"
     overhead_seconds: float = 0
+    has_left: bool = False
+    """Whether the client may have got any of it."""
 
     async def events(
         self, lease: AbstractAsyncContextManager[Lease], prompt: Message
     ) -> AsyncGenerator[TurnEvent, None]:
         """Yield the turn's events."""
         async with AsyncExitStack() as stack:
-            began = time.monotonic()
             with self.clock.limit():
                 leased = await stack.enter_async_context(lease)
-            self.origin, self.overhead_seconds = leased.origin, time.monotonic() - began
+            self.origin, self.overhead_seconds = leased.origin, self.clock.passed
             events = await stack.enter_async_context(aclosing(leased.process.turn(prompt)))
             event = await self._next(events)
             while not isinstance(event, TurnEnded):
@@ -178,9 +197,14 @@ class _Clock:
         self._began, self._timeout = time.monotonic(), timeout
 
     @property
+    def passed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
+
+    @property
     def left(self) -> float:
         """Seconds that are left; less than none where the time is up."""
-        return self._timeout - (time.monotonic() - self._began)
+        return self._timeout - self.passed
 
     @contextmanager
     def limit(self) -> Generator[None, None, None]:

@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 _INITIALIZE_TIMEOUT_SECONDS = 30
 _RESULT_TIMEOUT_SECONDS = 30
+_SIGN_OF_LIFE_SECONDS = 15
 
 # Not with the first word: that would come later by what this takes. An answer that is over sooner is rare, but for one
 # that may have only so many tokens.
@@ -196,7 +197,8 @@ class ClaudeProcess:
         self._unsettled = _UnsettledTurn(frame["uuid"])
         await self._send(frame)
         async with aclosing(self._messages()) as messages:
-            async for message in messages:
+            message = await self._first_sign(messages)
+            while True:
                 if isinstance(message, ResultMessage):
                     self._note_result(state, message, prompt)
                 for event in _events(state, message):
@@ -210,6 +212,16 @@ class ClaudeProcess:
                     if not self._barred and time.monotonic() >= bar_at:
                         await self._bar()
                     yield event
+                message = await anext(messages)
+
+    async def _first_sign(self, messages: AsyncGenerator[SdkMessage, None]) -> SdkMessage:
+        """Return what comes first after a prompt: Claude Code says that it begins, long before the model answers."""
+        try:
+            with anyio.fail_after(_SIGN_OF_LIFE_SECONDS):
+                return await anext(messages)
+        except TimeoutError as error:
+            self._channel.kill()  # Or it might ask the model yet.
+            raise ClaudeCodeError("The Claude Code process doesn't take up its turn.") from error
 
     def take_untold_cost(self) -> float:
         """Return what was spent, in dollars, and no TurnEnded told: by turns that failed or were left. Once."""

@@ -3,23 +3,27 @@
 What it relies on is undocumented (docs/adr/0003), so another version may do otherwise; nothing is sent to Claude.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from claude_process import ClaudeProcess
-from demo_upstream import DemoUpstream, Reply
+from demo_upstream import DemoUpstream, Gate, Reply
 from errors import ApiError
-from turns import Binding, LaunchProfile, Message, Sampling, TextBlock, TurnRequest
+from turns import Binding, LaunchProfile, Message, Sampling, TextBlock, TextDelta, TurnRequest
 
 _PATIENCE_SECONDS = 30
 _ANSWER = "Fine."
 _API_TEMPERATURE = 1
 """What the API takes where none is sent; Claude Code sends it to some models."""
+_FEW, _MANY = 2, 777
+_LEFT, _CUT = "Leave me.", "Cut me short."
 _FIRST = Binding("claude-sonnet-4-5", "You are the first.")
-_SECOND = Binding("claude-opus-4-1", "You are the second.", Sampling(0.5, 0.9, ("Stop",), 77))
+_SECOND = Binding("claude-opus-4-1", "You are the second.", Sampling(0.5, 0.9, ("Stop",), _MANY))
 _THIRD = Binding("claude-opus-4-1", "You are the third.")
 
 
@@ -28,25 +32,15 @@ def _request(binding: Binding, *texts: str) -> TurnRequest:
     return TurnRequest(binding, tuple(messages[:-1]), messages[-1])
 
 
-# Seeded at the start, gone on with, edited, regenerated; recycled for another model, prompt, sampling and history, for
-# the prompt alone, and back.
-_REQUESTS = (
-    _request(_FIRST, "One", _ANSWER, "Two"),
-    _request(_FIRST, "One", _ANSWER, "Two", _ANSWER, "Three"),
-    _request(_FIRST, "One", _ANSWER, "Another"),
-    _request(_FIRST, "One", _ANSWER, "Another"),
-    _request(_SECOND, "Other", "Answer.", "More"),
-    _request(_THIRD, "More"),
-    _request(_FIRST, "Last"),
-)
-
-
 async def find_fault(cli_path: Path, search_path: str, directory: Path) -> str | None:
     """Return what the Claude Code at `cli_path` does otherwise than it should; None: nothing.
 
     It runs in `directory`, with an environment made from nothing but `search_path`, and a dummy login.
     """
     upstream = DemoUpstream()
+    upstream.script(Reply(text=["Wait ", "for it"], delta_delay=0.2, gate=Gate(after=1)), when=_LEFT)
+    # Slowly enough to be barred from asking on.
+    upstream.script(Reply(text=["Half an ", "ans"], stop_reason="max_tokens", delta_delay=0.2), when=_CUT)
     upstream.script(Reply(text=_ANSWER), times=None)
     async with upstream.serve() as url:
         login = {"ANTHROPIC_API_KEY": "sk-ant-dummy-loopback-only", "ANTHROPIC_BASE_URL": url}
@@ -62,10 +56,10 @@ async def find_fault(cli_path: Path, search_path: str, directory: Path) -> str |
 
 async def _first_fault(process: ClaudeProcess, upstream: DemoUpstream) -> str | None:
     try:
-        for number, request in enumerate(_REQUESTS, 1):
+        for number, (request, play) in enumerate(_TURNS, 1):
             await process.prepare(request)
-            async for _ in process.turn(request.prompt):
-                pass
+            await play(process, request.prompt)
+            await process.settle()
             received = [_seen(record.body) for record in upstream.messages_requests()]
             if len(received) != number:
                 return f"after {number} turns it had asked the model {len(received)} times"
@@ -76,17 +70,49 @@ async def _first_fault(process: ClaudeProcess, upstream: DemoUpstream) -> str | 
     return None
 
 
+async def _hear(process: ClaudeProcess, prompt: Message) -> None:
+    async for _ in process.turn(prompt):
+        pass
+
+
+async def _leave(process: ClaudeProcess, prompt: Message) -> None:
+    async with aclosing(process.turn(prompt)) as events:
+        while not isinstance(await anext(events), TextDelta):
+            pass
+
+
+# Seeded at the start, gone on with, edited, regenerated; left, and cut short; recycled for another model, prompt, sampling
+# and history, for the prompt alone, and back.
+_TURNS: tuple[tuple[TurnRequest, Callable[[ClaudeProcess, Message], Awaitable[None]]], ...] = (
+    (_request(_FIRST, "One", _ANSWER, "Two"), _hear),
+    (_request(_FIRST, "One", _ANSWER, "Two", _ANSWER, "Three"), _hear),
+    (_request(_FIRST, "One", _ANSWER, "Another"), _hear),
+    (_request(_FIRST, "One", _ANSWER, "Another"), _hear),
+    (_request(_FIRST, "One", _ANSWER, _LEFT), _leave),
+    (_request(replace(_FIRST, sampling=Sampling(max_tokens=_FEW)), "One", _ANSWER, _CUT), _hear),
+    (_request(_SECOND, "Other", "Answer.", "More"), _hear),
+    (_request(_THIRD, "More"), _hear),
+    (_request(_FIRST, "Last"), _hear),
+)
+
+
 def _expected(request: TurnRequest) -> list[Any]:
     messages, binding = [*request.history, request.prompt], request.binding
-    temperature, stops = binding.sampling.temperature, [*binding.sampling.stop_sequences]
-    sampling = [_API_TEMPERATURE if temperature is None else temperature, binding.sampling.top_p, stops]
+    temperature = binding.sampling.temperature
+    sampling = replace(binding.sampling, temperature=_API_TEMPERATURE if temperature is None else temperature)
     return [binding.model, binding.system, sampling, *((each.role, _texts(each.content)) for each in messages)]
 
 
 def _seen(body: dict[str, Any]) -> list[Any]:
     messages = [(message["role"], [block["text"] for block in message["content"]]) for message in body["messages"]]
+    sampling = Sampling(
+        body.get("temperature", _API_TEMPERATURE),
+        body.get("top_p"),
+        tuple(body.get("stop_sequences", ())),
+        # Where we set none, Claude Code has one of its own for each model.
+        body["max_tokens"] if body["max_tokens"] in (_FEW, _MANY) else None,
+    )
     # Before our system prompt stand the two lines in which Claude Code says what it is.
-    sampling = [body.get("temperature", _API_TEMPERATURE), body.get("top_p"), body.get("stop_sequences", [])]
     return [body["model"], "".join(block["text"] for block in body["system"][2:]), sampling, *messages]
 
 

@@ -98,6 +98,8 @@ class ProcessPool:
         self._open = True
         self._reuse = False
         self._processes: set[ClaudeProcess] = set()
+        self._starting = self._ending = 0
+        self._gone = anyio.Event()
         self._parked: list[_Parked] = []  # Least recently used first.
         self._leases: Counter[Origin] = Counter()
         self._queue = TurnQueue(limits.processes, limits.queue_timeout)
@@ -307,22 +309,43 @@ class ProcessPool:
     # Starting and ending
 
     async def _launch(self, profile: LaunchProfile) -> ClaudeProcess:
-        if not self._open:
-            raise ClaudeCodeUnavailableError(_CLOSING)
-        with anyio.CancelScope(shield=True):  # A request that is given up meanwhile would leave a process to nobody.
-            process = await ClaudeProcess.launch(profile)
-            if not self._open:  # closed in the meantime
-                await process.close()
-                raise ClaudeCodeUnavailableError(_CLOSING)
-            self._processes.add(process)
-            return process
+        await self._until_there_is_room()
+        self._starting += 1
+        try:
+            with anyio.CancelScope(shield=True):  # A request that is given up meanwhile would leave one to nobody.
+                return await self._launched(profile)
+        finally:
+            self._starting -= 1
         raise AssertionError  # for the type checkers: nobody cancels this scope
 
+    async def _launched(self, profile: LaunchProfile) -> ClaudeProcess:
+        if not self._open:
+            raise ClaudeCodeUnavailableError(_CLOSING)
+        process = await ClaudeProcess.launch(profile)
+        if not self._open:  # closed in the meantime
+            await process.close()
+            raise ClaudeCodeUnavailableError(_CLOSING)
+        self._processes.add(process)
+        return process
+
+    async def _until_there_is_room(self) -> None:
+        """Wait until enough of those that are being ended are gone: more than the limit shall never live."""
+        most = self._limits.processes + self._limits.spares
+        while self._ending and len(self._processes) + self._starting + self._ending >= most:
+            await self._gone.wait()
+
     def _retire(self, process: ClaudeProcess) -> None:
-        """End a process in the background: nobody waits for it."""
+        """End a process in the background: nobody waits for it, but who would start one too many."""
         if process in self._processes:
             self._processes.remove(process)
-            self._tasks.start_soon(_end, process)
+            self._ending += 1
+            self._tasks.start_soon(self._see_off, process)
+
+    async def _see_off(self, process: ClaudeProcess) -> None:
+        await _end(process)
+        self._ending -= 1
+        self._gone.set()
+        self._gone = anyio.Event()
 
     async def _close(self) -> None:
         self._open = False

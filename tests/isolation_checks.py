@@ -14,7 +14,7 @@ from isolation_clients import Json, Site, Turn, text_block
 
 # Claude Code asks again by itself, without what might be at fault (docs/adr/0002): betas and `thinking.display`, and
 # streaming. Those repeats differ in just that, so only their words are compared.
-ASKED_AGAIN = frozenset({400, 404})
+ASKED_AGAIN = frozenset({400, 404, 422})
 
 
 # What the model should see

@@ -57,6 +57,7 @@ FATES = (
     Fate("answered", Reply(text=["Stopped ", "{}"], stop_reason="stop_sequence")),
     Fate("empty", Reply(text=[]), is_raced=True),
     Fate("empty", Reply(text=["\n", " "]), is_raced=True),
+    Fate("empty", Reply(text=[], stop_reason="stop_sequence"), is_raced=True),
     Fate("max_tokens", Reply(text=["Half an ", "ans{}"], stop_reason="max_tokens"), finish="length", is_raced=True),
     Fate("refused", Reply(text=["No ", "{}"], stop_reason="refusal"), finish="content_filter"),
     Fate(
@@ -65,7 +66,7 @@ FATES = (
         finish="tool_calls",
         is_raced=True,
     ),
-    *(_error(*statuses) for statuses in ((400, 400), (401, 401), (404, 404), (413, 413))),
+    *(_error(*statuses) for statuses in ((400, 400), (401, 401), (404, 404), (413, 413), (422, 422))),
     *(_error(*statuses) for statuses in ((429, 429), (500, 500), (529, 503))),
     Fate("cut", Reply(text=["One ", "two {}"], cut_after=0), breaks_off=True),
     Fate("cut", Reply(text=["One ", "two {}"], cut_after=1), breaks_off=True),

@@ -45,6 +45,16 @@ async def test_a_bad_request_is_repeated_with_fewer_betas(lab: Lab) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("status", [400, 422])
+async def test_what_a_beta_may_have_caused_is_asked_once_more(lab: Lab, status: int) -> None:
+    """A 400 or a 422 is repeated once, by itself, and then reported."""
+    lab.upstream.script(Reply(status=status), times=None)
+    async with lab.bound() as cli:
+        result = (await cli.turn("Hello")).result
+    assert (result["api_error_status"], len(lab.bodies)) == (status, 2)
+
+
+@pytest.mark.asyncio
 async def test_a_404_is_repeated_without_streaming(lab: Lab) -> None:
     """A 404 is asked again without streaming, whatever CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK says."""
     lab.upstream.script(Reply(status=404), times=None)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from conftest import Server, ServerFactory, clean_environment
-from demo_upstream import Reply
+from demo_upstream import Gate, Reply
 
 MODEL = "claude-sonnet-4-5"
 needs_reuse = pytest.mark.skipif(os.environ.get("PROCESS_REUSE") == "off", reason="each process serves one turn")
@@ -37,10 +37,10 @@ def claude_processes() -> list[psutil.Process]:
 
 
 @contextmanager
-def hanging_request(server: Server, responses: list[httpx.Response]) -> Generator[None, None, None]:
+def hanging_request(server: Server, responses: list[httpx.Response], **more: Any) -> Generator[None, None, None]:
     """Let a request hang in the upstream; at the end kill its process, and wait for its response."""
     others = {process.pid for process in claude_processes()}
-    client = Thread(target=lambda: responses.append(ask(server, "Hello")))
+    client = Thread(target=lambda: responses.append(ask(server, "Hello", **more)))
     client.start()
     server.upstream.wait_for(lambda upstream: bool(upstream.messages_requests()))
     try:
@@ -95,6 +95,29 @@ def test_a_turn_whose_process_dies_unanswered_is_tried_again(serve: ServerFactor
         pass
     assert responses[0].json()["choices"][0]["message"]["content"] == "Fine."
     assert origins(responses) == ["spawned"]
+
+
+def test_a_whole_answer_whose_process_dies_halfway_is_tried_again(serve: ServerFactory) -> None:
+    """As long as the client has got nothing, which it has not before the end of a whole answer, a fresh one may play."""
+    server, gate = serve(spare_processes=0), Gate(after=50)
+    server.upstream.script(Reply(text=["again and "] * 51, gate=gate))
+    server.upstream.script(Reply(text="Fine."))
+    responses: list[httpx.Response] = []
+    with hanging_request(server, responses):
+        gate.reached()
+    assert responses[0].json()["choices"][0]["message"]["content"] == "Fine."
+    assert len(server.upstream.messages_requests()) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_string_at_the_beginning_leaves_an_empty_answer(serve: ServerFactory, stream: bool) -> None:
+    """The demo's answer begins with "This is": nothing of it is left, and the model isn't asked for more."""
+    server = serve()
+    response = ask(server, "Hello", stop="This is", stream=stream)
+    assert response.status_code == 200
+    assert "[DONE]" in response.text or response.json()["choices"][0]["message"]["content"] == ""
+    assert '"finish_reason":"stop"' in response.text
+    assert "Your previous response" not in str([each.body for each in server.upstream.messages_requests()])
 
 
 def test_a_second_try_keeps_its_place(serve: ServerFactory) -> None:

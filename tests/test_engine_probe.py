@@ -53,8 +53,12 @@ def ask_by_full_name(old: Binding | None, new: Binding, environment: Mapping[str
     [
         ("rewind_to", ignore_rewinds, "didn't rewind"),
         ("rebinding", keep_the_prompt, "You are the second"),
-        ("rebinding", keep_the_sampling, "[0.5, 0.9, ['Stop']], ('user', ['More'])"),
-        ("rebinding", ask_by_full_name, "asked the model 6 times"),
+        (
+            "rebinding",
+            keep_the_sampling,
+            "Sampling(temperature=0.5, top_p=0.9, stop_sequences=('Stop',), max_tokens=777), ('user', ['More'])",
+        ),
+        ("rebinding", ask_by_full_name, "asked the model 8 times"),
     ],
 )
 async def test_a_cli_that_does_otherwise_fails(

@@ -583,6 +583,7 @@ async def test_a_request_given_up_while_its_process_starts_leaves_none(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(clients.ask, "Hello")
         assert clients.pool.state.working == 0
+    assert started or moment == "before"
     assert not [pid for pid in started if psutil.pid_exists(pid)]
     gc.collect()  # A file that nobody closed warns now, and warnings are errors.
 
@@ -593,3 +594,105 @@ async def test_a_process_that_cannot_start_leaves_nothing_open(profile: LaunchPr
     with pytest.raises(ClaudeCodeError):
         await ClaudeProcess.launch(replace(profile, working_directory=tmp_path / "missing"))
     gc.collect()  # As above.
+
+
+@asynccontextmanager
+async def frozen(process: ClaudeProcess) -> AsyncGenerator[None, None]:
+    """A process that does nothing, until it is ended."""
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        if process.alive:
+            os.kill(process.pid, signal.SIGCONT)
+
+
+@pytest.mark.asyncio
+async def test_a_control_that_isnt_answered_costs_the_process(
+    profile: LaunchProfile, upstream: DemoUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that doesn't answer when it is bound anew is ended, and the request takes the next way."""
+    async with opened(profile, processes=1) as clients:
+        async with clients.lease(HELLO) as lease:
+            process = lease.process
+            assert said([event async for event in process.turn(HELLO.prompt)]) == "Fine."
+        # Longer than a busy machine needs for a fresh one's answers.
+        monkeypatch.setattr("cli_channel._CONTROL_TIMEOUT_SECONDS", 5)
+        async with frozen(process):
+            assert await clients.ask("Other", binding=Binding(MODEL, "Be kind.")) == "spawned"
+        await ended(process)
+    assert seen(upstream) == ["Be kind.", "Other"]
+
+
+@pytest.mark.asyncio
+async def test_a_process_that_doesnt_take_up_its_turn_is_an_error(
+    profile: LaunchProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adopted process may have nothing to be told but the prompt: one that hangs is noticed there."""
+    monkeypatch.setattr("claude_process._SIGN_OF_LIFE_SECONDS", 5)
+    async with opened(profile, processes=1) as clients:
+        assert await clients.ask("Hello") == "spawned"
+        more = request_of("Hello", "Fine.", "More")
+        async with clients.lease(more) as lease, frozen(lease.process):
+            with pytest.raises(ClaudeCodeError):
+                await anext(lease.process.turn(more.prompt))
+        await ended(lease.process)
+        assert await clients.ask("Hello again") == "spawned"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("text", [[], ["\n", " "]])
+async def test_an_answer_that_stops_before_it_says_anything_is_whole(
+    profile: LaunchProfile, upstream: DemoUpstream, text: list[str]
+) -> None:
+    """A stop sequence right at the beginning leaves nothing: Claude Code would ask again, in words of its own."""
+    async with opened(profile) as clients:
+        upstream.reset()
+        upstream.script(Reply(text=text, stop_reason="stop_sequence", stop_sequence="This"), times=None)
+        async with clients.lease(HELLO) as lease:
+            *_, last = [event async for event in lease.process.turn(HELLO.prompt)]
+        assert isinstance(last, TurnEnded)
+        assert last.stop_reason == "stop_sequence"
+        await clients.settled()
+    assert len(upstream.messages_requests()) == 1
+
+
+@pytest.mark.asyncio
+async def test_what_a_turn_cost_is_told_once(profile: LaunchProfile, upstream: DemoUpstream) -> None:
+    """A turn tells its cost at its end; of one that was cut short the pool tells it, when it is known."""
+    usage = {"input_tokens": 1000, "output_tokens": 100}
+    async with opened(profile) as clients:
+        upstream.reset()
+        upstream.script(Reply(text="Fine.", usage=usage))
+        async with clients.lease(HELLO) as lease:
+            *_, last = [event async for event in lease.process.turn(HELLO.prompt)]
+        assert isinstance(last, TurnEnded)
+        assert last.cost_usd
+        assert clients.untold == []
+        upstream.script(Reply(text=["one ", "two"], usage=usage, stop_reason="max_tokens", delta_delay=0.3))
+        async with clients.lease(request_of("Again")) as lease:
+            *_, last = [event async for event in lease.process.turn(request_of("Again").prompt)]
+        assert isinstance(last, TurnEnded)
+        assert last.cost_usd is None
+        await clients.settled()
+    assert [owner for owner, _ in clients.untold] == ["anna"]
+    assert clients.untold[0][1] > 0
+
+
+@pytest.mark.asyncio
+async def test_never_more_processes_live_than_may(profile: LaunchProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is being ended counts until it is gone: the next one isn't started before."""
+    most: list[int] = []
+    start = cli_launch.start
+
+    async def counted(profile: LaunchProfile) -> Any:
+        started = await start(profile)
+        most.append(sum("stream-json" in " ".join(child.cmdline()) for child in psutil.Process().children()))
+        return started
+
+    before = sum("stream-json" in " ".join(child.cmdline()) for child in psutil.Process().children())
+    monkeypatch.setattr(cli_launch, "start", counted)
+    async with opened(profile, processes=1, turns=1) as clients:
+        assert [await clients.ask(str(number)) for number in range(4)] == ["spawned"] * 4
+    assert len(most) == 4
+    assert max(most) - before <= 1
