@@ -18,7 +18,8 @@ from http_layer import CLIENT_LEFT
 from message_adapter import to_chat_completion
 from models import ChatCompletion, ErrorResponse
 from parameter_validator import adjusted_parameters, check_parameters
-from request_body import parse_chat_completion, read_json_object
+from request_body import parse_chat_completion, parse_json_object, read_body
+from request_faults import explained
 from services import CallerDependency, ServicesDependency, limited, require_key, require_quota
 from streaming import ChunkEncoder
 from turns import TurnEnded, TurnEvent
@@ -37,14 +38,16 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ERRORS)
 async def create_chat_completion(request: Request, services: ServicesDependency, caller: CallerDependency) -> Response:
     """Answer a conversation, whole or, with `stream: true`, as server-sent events."""
-    raw = await read_json_object(request.stream(), services.settings.max_request_size)
-    ignored = check_parameters(raw)
-    body = parse_chat_completion(raw)
-    reported = sorted({*ignored, *adjusted_parameters(body)})
-    headers = {"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}
-    begin = services.chat.begin(body, caller)
-    answer = _streamed(begin, headers, include_usage=body.include_usage) if body.stream else _whole(begin, headers)
-    return await _unless_client_leaves(request, answer)
+    raw = await read_body(request.stream(), services.settings.max_request_size)
+    with explained(raw, enabled=services.settings.debug_mode):
+        parameters = parse_json_object(raw)
+        ignored = check_parameters(parameters)
+        body = parse_chat_completion(parameters)
+        reported = sorted({*ignored, *adjusted_parameters(body)})
+        headers = {"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}
+        begin = services.chat.begin(body, caller)
+        answer = _streamed(begin, headers, include_usage=body.include_usage) if body.stream else _whole(begin, headers)
+        return await _unless_client_leaves(request, answer)
 
 
 async def _whole(begin: Awaitable[Completion], headers: dict[str, str]) -> Response:

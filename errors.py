@@ -30,7 +30,7 @@ An error carries its status from where it is raised: nobody guesses it from its 
 always: https://platform.openai.com/docs/guides/error-codes
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -72,10 +72,16 @@ class ApiError(Exception):
 
 
 class InvalidRequestError(ApiError):
-    """The request can't be carried out as it stands."""
+    """The request can't be carried out as it stands. `details`, if there are any, go into the envelope, too."""
 
     status: int = HTTPStatus.BAD_REQUEST
     type = "invalid_request_error"
+    details: Sequence[Mapping[str, str | None]] = ()
+
+    def body(self) -> dict[str, Any]:
+        """The envelope, with the details."""
+        error = super().body()["error"]
+        return {"error": {**error, "details": [*self.details]} if self.details else error}
 
 
 class ContextLengthExceededError(InvalidRequestError):

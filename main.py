@@ -8,28 +8,36 @@ import errno
 import logging
 import socket
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from pydantic import BaseModel
 from sse_starlette.sse import AppStatus
 
 import chat_routes
+import debug_routes
 import info_routes
 import session_routes
 from cli_launch import check_cli, find_cli
 from config import VERSION, ConfigurationError, Settings, load_settings
 from http_layer import ERROR_HANDLERS, CommonHeaders, OriginGuard, describe_bodies
-from models import ChatCompletionRequest
+from models import AnyParameters, ChatCompletionRequest
 from services import open_services
 
 _PORTS_TO_TRY = 100
 _SHUTDOWN_GRACE_SECONDS = 30
 _LOCAL_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
+_BODIES: Mapping[str, type[BaseModel]] = {
+    "/v1/chat/completions": ChatCompletionRequest,
+    "/v1/debug/request": AnyParameters,
+    "/v1/compatibility": AnyParameters,
+}
 _DESCRIPTION = "OpenAI's API, answered by Claude Code."
 _DEMO_BANNER = """
   ┌──────────────────────────────────────────────────────────────────────────┐
@@ -58,10 +66,11 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         redoc_url=None,
     )
-    describe_bodies(app, {"/v1/chat/completions": ChatCompletionRequest})
+    describe_bodies(app, _BODIES)
     app.include_router(info_routes.open_router)
     app.include_router(info_routes.router)
     app.include_router(chat_routes.router)
+    app.include_router(debug_routes.router)
     app.include_router(session_routes.router)
     app.add_middleware(
         OriginGuard if not settings.keys else CORSMiddleware,
@@ -83,9 +92,16 @@ def __getattr__(name: str) -> FastAPI:
             find_cli(settings.claude_cli_path)
         except ConfigurationError as error:
             sys.exit(f"claude-wrapper can't start. {error}")
-        logging.basicConfig(level=settings.log_level)
+        _start_logging(settings)
         return create_app(settings)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _start_logging(settings: Settings, line: str = logging.BASIC_FORMAT) -> None:
+    logging.basicConfig(level=settings.log_level, format=line)
+    if settings.debug_mode:
+        for module in Path(__file__).parent.glob("*.py"):
+            logging.getLogger(module.stem).setLevel(logging.DEBUG)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -129,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until it is told to stop. Returns the exit status."""
     try:
         settings = load_settings(**_parsed(sys.argv[1:] if arguments is None else arguments))
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        _start_logging(settings, "%(asctime)s %(levelname)s %(name)s: %(message)s")
         check_cli(find_cli(settings.claude_cli_path), settings.environment.get("PATH", ""))
         app = create_app(settings)
         listener = bind(settings.host, settings.port)

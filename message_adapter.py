@@ -9,6 +9,7 @@ are unique in a conversation, and there is no blank text: a blank part joins its
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, count
 from typing import Any
 
@@ -85,6 +86,32 @@ def to_turn_request(
         history=tuple(converted[:-1]),
         prompt=converted[-1],
     )
+
+
+def find_faults_of_conversation(messages: Sequence[ChatMessage]) -> tuple[InvalidRequestError, ...]:
+    """Return why Claude can't be asked with these messages: each part and call that can't be converted, and the order.
+
+    An order that is wrong in one place is not judged beyond it, and the whole only where its pieces are right.
+    """
+    checks = [check for index, message in enumerate(messages) for check in _piecewise(message, index)]
+    checks.append(partial(_check_tool_order, messages))
+    found = tuple(fault for check in checks for fault in _faults(check))
+    return found or tuple(_faults(partial(to_turn_request, "", messages)))
+
+
+def _piecewise(message: ChatMessage, index: int) -> Iterator[Callable[[], object]]:
+    parts = message.content if isinstance(message.content, list) else ()
+    yield from (partial(_part_text, number, part, index) for number, part in enumerate(parts))
+    calls = message.tool_calls or () if isinstance(message, AssistantMessage) else ()
+    yield from (partial(_tool_use, call, index, number) for number, call in enumerate(calls))
+
+
+def _faults(check: Callable[[], object]) -> list[InvalidRequestError]:
+    try:
+        check()
+    except InvalidRequestError as fault:
+        return [fault]
+    return []
 
 
 def _begins_with(messages: Sequence[Message], remembered: Sequence[Message]) -> bool:

@@ -135,6 +135,22 @@ class ChatCompletionRequest(_Received):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
+EXAMPLE_REQUEST: Mapping[str, Any] = {
+    "model": "sonnet",
+    "messages": [
+        {"role": "system", "content": "You are a poet."},
+        {"role": "user", "content": "A line about servers, please."},
+    ],
+}
+"""A request that is valid; nothing in it is to be left out."""
+
+
+class AnyParameters(BaseModel):
+    """The body of POST /v1/debug/request and POST /v1/compatibility: what a client sends, right or wrong."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [dict(EXAMPLE_REQUEST)]})
+
+
 # Answers
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -261,13 +277,22 @@ class ModelList(_Sent):
     data: list[Model]
 
 
+class FaultDetail(_Sent):
+    """One of the things that are wrong with a request."""
+
+    param: str | None
+    message: str
+    type: str
+
+
 class ErrorDetail(_Sent):
-    """What went wrong; all four keys, always."""
+    """What went wrong; four keys, always, and with DEBUG_MODE `details` of an invalid request."""
 
     message: str
     type: str
     param: str | None
     code: str | None
+    details: list[FaultDetail] = []
 
 
 class ErrorResponse(_Sent):
@@ -377,6 +402,72 @@ class UsageReport(_Sent):
     days: list[DayOfUsage]
     limits: dict[str, Any]
     resets_at: datetime
+
+
+class RequestFault(_Sent):
+    """One of the things that are wrong with a request, as its error would name it."""
+
+    param: str | None
+    message: str
+    code: str | None
+
+
+class ValidationReport(_Sent):
+    """Whether a chat completion could be tried, and if so with which parameters, else all that is in the way."""
+
+    valid: bool
+    errors: list[RequestFault]
+    errors_left_out: int = 0
+    normalized_request: dict[str, Any] | None
+
+
+class ParameterFates(_Sent):
+    """Names of a body's parameters by what becomes of them; `adjusted` ones take effect, but not just as sent."""
+
+    honoured: list[str]
+    adjusted: list[str]
+    ignored: list[str]
+    refused: list[str]
+
+
+class DebugInfo(_Sent):
+    """What we received, and how it validates. Header values that are secrets are not in it."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    raw_body_size: int
+    is_json: bool
+    json_parse_error: str | None
+    parsed_body: Any
+    validation_result: ValidationReport
+    parameters: ParameterFates
+    debug_mode_enabled: bool
+    example_valid_request: dict[str, Any]
+
+
+class DebugReport(_Sent):
+    """The answer to POST /v1/debug/request."""
+
+    debug_info: DebugInfo
+
+
+class ParameterFate(_Sent):
+    """One parameter: what Claude gets for it, if it is not the same; why it has no effect, if it has none."""
+
+    parameter: str
+    becomes: str | None
+    reason: str | None
+
+
+class CompatibilityReport(_Sent):
+    """The answer to POST /v1/compatibility: each parameter of the body is in one of the lists. Nulls are left out."""
+
+    supported: list[ParameterFate]
+    mapped: list[ParameterFate]
+    ignored: list[ParameterFate]
+    refused: list[ParameterFate]
+    unknown: list[ParameterFate]
 
 
 class AuthStatus(_Sent):

@@ -1,78 +1,127 @@
-"""The fate of every OpenAI parameter, as one table: honoured, ignored and said so, or refused by name.
+"""The fate of every OpenAI parameter, as one table: taken, ignored and said so, or refused by name.
 
 A parameter that changes what the client gets back is refused: an answer of another shape would mislead. One that merely
-tunes the answer is ignored, and the response's `X-Claude-Ignored-Params` names it. Null is the same as leaving it out.
+tunes the answer is ignored, and the response's `X-Claude-Ignored-Params` names it; so is one that nobody knows. Null is
+the same as leaving it out.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from errors import InvalidRequestError
 from models import ChatCompletionRequest
 from turns import Sampling
 
-Fate = Literal["honoured", "ignored", "refused"]
+Fate = Literal["supported", "mapped", "ignored", "refused"]
 
-# Values that ask for nothing beyond what is done anyway.
-_HARMLESS: Mapping[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "logprobs": (False,),
-    "tool_choice": ("none", "auto"),
-    "function_call": ("none", "auto"),
+
+@dataclass(frozen=True)
+class Parameter:
+    """What becomes of one parameter: `becomes` is what Claude gets for it, `reason` is why it gets nothing."""
+
+    fate: Fate
+    becomes: str | None = None
+    reason: str | None = None
+    harmless: tuple[Any, ...] = ()
+    """Values that ask for nothing beyond what is done anyway."""
+
+
+_NO_PENALTIES = Parameter("ignored", reason="Claude's sampling has no penalties or biases.")
+_NO_STORE = Parameter("ignored", reason="This server keeps no completions.")
+_NO_TOOLS = "This server passes no functions of a client's on to Claude."
+_NO_LOGPROBS = "Claude tells no probabilities."
+_TEXT_ONLY = "Claude answers with text."
+_OWN_CACHE = Parameter("ignored", reason="Claude Code caches prompts by itself.")
+_NO_END_USERS = Parameter("ignored", reason="Claude is not told of a client's own users.")
+
+# Names are OpenAI's: https://platform.openai.com/docs/api-reference/chat/create
+PARAMETERS: Mapping[str, Parameter] = {
+    "model": Parameter("supported"),
+    "messages": Parameter("mapped", "messages and system"),
+    "stream": Parameter("supported"),
+    "stream_options": Parameter("supported"),
+    "session_id": Parameter("supported"),
+    "max_completion_tokens": Parameter("mapped", "max_tokens"),
+    "max_tokens": Parameter("mapped", "max_tokens, where there is no max_completion_tokens"),
+    "stop": Parameter("mapped", "stop_sequences, less blank ones"),
+    "temperature": Parameter("mapped", "temperature, at most 1"),
+    "top_p": Parameter("supported"),
+    "frequency_penalty": _NO_PENALTIES,
+    "logit_bias": _NO_PENALTIES,
+    "metadata": _NO_STORE,
+    "moderation": Parameter("ignored", reason="This server runs no moderation of its own."),
+    "parallel_tool_calls": Parameter("ignored", reason=_NO_TOOLS),
+    "presence_penalty": _NO_PENALTIES,
+    "prompt_cache_key": _OWN_CACHE,
+    "prompt_cache_options": _OWN_CACHE,
+    "prompt_cache_retention": _OWN_CACHE,
+    "reasoning_effort": Parameter("ignored", reason="The model's own default holds."),
+    "safety_identifier": _NO_END_USERS,
+    "seed": Parameter("ignored", reason="Claude's sampling can't be seeded."),
+    "service_tier": Parameter("ignored", reason="The tier is that of the server's login."),
+    "store": _NO_STORE,
+    "user": _NO_END_USERS,
+    "verbosity": Parameter("ignored", reason="Claude has no such setting."),
+    "audio": Parameter("refused", reason=_TEXT_ONLY),
+    "function_call": Parameter("refused", reason=_NO_TOOLS, harmless=("none", "auto")),
+    "functions": Parameter("refused", reason=_NO_TOOLS),
+    "logprobs": Parameter("refused", reason=_NO_LOGPROBS, harmless=(False,)),
+    "modalities": Parameter("refused", reason=_TEXT_ONLY, harmless=(["text"],)),
+    "n": Parameter("refused", reason="A turn has one answer.", harmless=(1,)),
+    "prediction": Parameter("refused", reason="Claude takes no predicted output."),
+    "response_format": Parameter(
+        "refused", reason="This server can't hold Claude to a format.", harmless=({"type": "text"},)
+    ),
+    "tool_choice": Parameter("refused", reason=_NO_TOOLS, harmless=("none", "auto")),
+    "tools": Parameter("refused", reason=_NO_TOOLS),
+    "top_logprobs": Parameter("refused", reason=_NO_LOGPROBS),
+    "web_search_options": Parameter("refused", reason="This server doesn't let Claude search the web."),
 }
 
-PARAMETERS: Mapping[str, Fate] = {
-    "model": "honoured",
-    "messages": "honoured",
-    "stream": "honoured",
-    "stream_options": "honoured",
-    "max_completion_tokens": "honoured",
-    "max_tokens": "honoured",
-    "session_id": "honoured",
-    "stop": "honoured",
-    "temperature": "honoured",
-    "top_p": "honoured",
-    "audio": "refused",
-    "function_call": "refused",
-    "functions": "refused",
-    "logprobs": "refused",
-    "modalities": "refused",
-    "n": "refused",
-    "prediction": "refused",
-    "response_format": "refused",
-    "tool_choice": "refused",
-    "tools": "refused",
-    "top_logprobs": "refused",
-    "web_search_options": "refused",
-}
+_UNKNOWN = Parameter("ignored", reason="No parameter of this name is known.")
+_ASKS_FOR_NOTHING = Parameter("supported", reason="This value asks for nothing beyond what is done anyway.")
 
 # Where OpenAI's scale of temperatures ends at 2, Claude's ends here.
 _HIGHEST_TEMPERATURE = 1.0
 
 # A name is repeated in a header, so it must be fit for one.
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_LONGEST_NAME = 64
+_NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{_LONGEST_NAME}}}")
 _MOST_UNKNOWN = 32
 
 
 def check_parameters(body: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the parameters that are ignored, in order. Raises InvalidRequestError for a refused one."""
-    _check_names(body)
-    asked = [name for name, value in body.items() if value is not None and not _is_harmless(name, value)]
-    for name in asked:
-        if PARAMETERS.get(name) == "refused":
-            raise InvalidRequestError(
-                f"The parameter '{name}' is not supported by this server. Leave it out.",
-                param=name,
-                code="unsupported_parameter",
-            )
-    if "stream_options" in asked and not body.get("stream"):
-        raise InvalidRequestError(
-            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
+    for refusal in find_refusals(body):
+        raise refusal
+    return tuple(sorted(name for name, row in find_fates(body).items() if row.fate == "ignored"))
+
+
+def find_fates(body: Mapping[str, Any]) -> dict[str, Parameter]:
+    """Return what becomes of each parameter of a body; one that isn't in the table is ignored. Nulls are left out."""
+    return {name: _fate(name, value) for name, value in body.items() if value is not None}
+
+
+def find_refusals(body: Mapping[str, Any]) -> tuple[InvalidRequestError, ...]:
+    """Return everything for which a body is refused, whatever the form of its values."""
+    unknown = [name for name in body if name not in PARAMETERS]
+    found = [_strange_name(name) for name in unknown if not _NAME.fullmatch(name)]
+    if len(unknown) > _MOST_UNKNOWN:
+        found.append(
+            InvalidRequestError("The request has too many parameters that are unknown.", code="unknown_parameter")
         )
-    return tuple(sorted(name for name in asked if PARAMETERS.get(name, "ignored") == "ignored"))
+    found += [_refusal(name, row) for name, row in find_fates(body).items() if row.fate == "refused"]
+    if body.get("stream_options") is not None and not body.get("stream"):
+        message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        found.append(InvalidRequestError(message, param="stream_options"))
+    return tuple(found)
+
+
+def shown_name(name: str) -> str:
+    """Return what an error's `param` has of a parameter's name."""
+    return name[:_LONGEST_NAME]
 
 
 def to_sampling(body: ChatCompletionRequest) -> Sampling:
@@ -94,17 +143,19 @@ def adjusted_parameters(body: ChatCompletionRequest) -> tuple[str, ...]:
     return tuple(name for name, value in asked.items() if value and value != sent[name])
 
 
-def _is_harmless(name: str, value: object) -> bool:
+def _fate(name: str, value: object) -> Parameter:
+    row = PARAMETERS.get(name, _UNKNOWN)
     # Of the same type: Python takes True for 1, JSON doesn't.
-    return any(type(value) is type(harmless) and value == harmless for harmless in _HARMLESS.get(name, ()))
+    if any(type(value) is type(harmless) and value == harmless for harmless in row.harmless):
+        return _ASKS_FOR_NOTHING
+    return row
 
 
-def _check_names(body: Mapping[str, Any]) -> None:
-    unknown = [name for name in body if name not in PARAMETERS]
-    strange = next((name for name in unknown if not _NAME.fullmatch(name)), None)
-    if strange is not None:
-        raise InvalidRequestError(
-            "A parameter has a name that can't be one.", param=strange[:64], code="unknown_parameter"
-        )
-    if len(unknown) > _MOST_UNKNOWN:
-        raise InvalidRequestError("The request has too many parameters that are unknown.", code="unknown_parameter")
+def _strange_name(name: str) -> InvalidRequestError:
+    message = "A parameter has a name that can't be one."
+    return InvalidRequestError(message, param=shown_name(name), code="unknown_parameter")
+
+
+def _refusal(name: str, row: Parameter) -> InvalidRequestError:
+    message = f"The parameter '{name}' is not supported by this server: {row.reason} Leave it out."
+    return InvalidRequestError(message, param=name, code="unsupported_parameter")

@@ -1,6 +1,6 @@
 """From the bytes of a request to its typed body, or to a 400 that names the field at fault."""
 
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Mapping
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -23,28 +23,35 @@ _BOUNDS: Mapping[str, str] = {"greater_than_equal": "below_min_value", "less_tha
 _DECIMALS = frozenset({"temperature", "top_p"})
 
 
-async def read_json_object(stream: AsyncIterable[bytes], limit: int) -> dict[str, Any]:
-    """Read a JSON object of at most `limit` bytes.
-
-    Raises RequestTooLargeError as soon as there are more, InvalidRequestError for anything but a JSON object.
-    """
+async def read_body(stream: AsyncIterable[bytes], limit: int) -> bytes:
+    """Read a body of at most `limit` bytes. Raises RequestTooLargeError as soon as there are more."""
     raw = bytearray()
     async for chunk in stream:
         raw += chunk
         if len(raw) > limit:
             raise RequestTooLargeError(f"The request body is larger than {limit} bytes.")
-    return _json_object(bytes(raw))
+    return bytes(raw)
 
 
-def _json_object(raw: bytes) -> dict[str, Any]:
+def parse_json(raw: bytes) -> Any:
+    """Parse JSON. Raises InvalidRequestError; its cause says where the JSON breaks."""
     try:
         # Strict: half a surrogate pair or NaN is nothing that anybody further on could write.
-        body = from_json(raw, allow_inf_nan=False)
+        return from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequestError(
             "We could not parse the JSON body of your request. Send a JSON object, encoded as UTF-8.",
             code="invalid_json",
         ) from error
+
+
+def parse_json_object(raw: bytes) -> dict[str, Any]:
+    """Parse a JSON object. Raises InvalidRequestError for anything else."""
+    return as_object(parse_json(raw))
+
+
+def as_object(body: Any) -> dict[str, Any]:
+    """Return what was parsed, if it is an object. Raises InvalidRequestError."""
     if not isinstance(body, dict):
         raise InvalidRequestError("The request body must be a JSON object.")
     return cast("dict[str, Any]", body)
@@ -55,13 +62,41 @@ def parse_chat_completion(body: Mapping[str, Any]) -> ChatCompletionRequest:
     try:
         return ChatCompletionRequest.model_validate(body)
     except ValidationError as error:
-        raise _explain(_first_fault(error.errors(include_url=False, include_input=False))) from error
+        raise _explain(_faults(error)[0]) from error
 
 
-def _first_fault(rows: Sequence[ErrorDetails]) -> ErrorDetails:
-    """A union reports a fault once a branch: the branch that came farthest is the one that was meant."""
-    first = rows[0]["loc"][:_FIELD_OF_MESSAGE]
-    return max((row for row in rows if row["loc"][:_FIELD_OF_MESSAGE] == first), key=lambda row: len(row["loc"]))
+def find_faults_of_shape(body: Mapping[str, Any]) -> tuple[InvalidRequestError, ...]:
+    """Return where a body isn't of the wire shape, the first fault first."""
+    try:
+        ChatCompletionRequest.model_validate(body)
+    except ValidationError as error:
+        return tuple(map(_explain, _faults(error)))
+    return ()
+
+
+def _faults(error: ValidationError) -> list[ErrorDetails]:
+    """Return the faults in order, less those of branches of a union that weren't meant.
+
+    A union, which content is, reports a fault once a branch: the branch that came farthest is the one that was meant.
+    """
+    rows = error.errors(include_url=False, include_input=False)
+    meant: dict[tuple[int | str, ...], tuple[int | str, ...]] = {}
+    for row in rows:
+        if len(row["loc"]) > len(meant.get(_field(row), ())):
+            meant[_field(row)] = row["loc"]
+    return [row for row in rows if not _is_content(row) or _branch(row["loc"]) == _branch(meant[_field(row)])]
+
+
+def _field(row: ErrorDetails) -> tuple[int | str, ...]:
+    return row["loc"][:_FIELD_OF_MESSAGE]
+
+
+def _branch(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    return location[: _FIELD_OF_MESSAGE + 1]
+
+
+def _is_content(row: ErrorDetails) -> bool:
+    return row["loc"][0] == "messages" and _field(row)[_FIELD_OF_MESSAGE - 1 :] == ("content",)
 
 
 def _explain(row: ErrorDetails) -> InvalidRequestError:

@@ -14,10 +14,10 @@ LAYERS = (
     {"redis_stores"},
     {"auth", "claude_process", "message_adapter", "parameter_validator", "rate_limiter", "request_body", "streaming"},
     {"engine_probe", "model_catalog", "quotas", "session_manager", "spare_processes"},
-    {"process_pool"},
+    {"process_pool", "request_faults"},
     {"chat_service", "http_layer"},
     {"services"},
-    {"chat_routes", "info_routes", "session_routes"},
+    {"chat_routes", "debug_routes", "info_routes", "session_routes"},
     {"main"},
 )
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}

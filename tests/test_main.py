@@ -117,6 +117,20 @@ def test_demo_runs_without_an_account_and_says_so(start: Start) -> None:
     assert httpx.get(f"{url}/health").json()["backend"] == "demo"
 
 
+@pytest.mark.parametrize("debug_mode", ["false", "true"])
+def test_debug_mode_logs_more_of_ours_and_nothing_more_of_others(start: Start, debug_mode: str) -> None:
+    """With DEBUG_MODE our own modules' debug lines are in the log, whatever LOG_LEVEL is; other packages' are not."""
+    command = start("main.py", "0", "--demo", DEBUG_MODE=debug_mode)
+    url = command.url()
+    assert httpx.post(f"{url}/v1/chat/completions", json={**CHAT, "n": 2}, timeout=30).status_code == 400
+    assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=30).status_code == 200
+    command.process.send_signal(signal.SIGTERM)
+    log, _ = command.process.communicate(timeout=40)
+    names = set(re.findall(r"^\S+ \S+ DEBUG ([\w.]+):", log, re.MULTILINE))
+    assert names <= {path.stem for path in REPOSITORY.glob("*.py")}
+    assert ("request_faults" in names) == bool(names) == (debug_mode == "true")
+
+
 def test_a_busy_port_moves_to_the_next_free_one(start: Start) -> None:
     """Where the port is taken the server takes the next, and says so before it serves."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from errors import InvalidRequestError
-from message_adapter import to_chat_completion, to_turn_request
+from message_adapter import find_faults_of_conversation, to_chat_completion, to_turn_request
 from models import ChatMessage
 from turns import (
     Message,
@@ -147,6 +147,35 @@ def test_a_conversation_that_claude_cant_be_asked_with_is_refused(conversation: 
     with pytest.raises(InvalidRequestError) as caught:
         convert(*conversation)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("conversation", "params"),
+    [
+        ([HELLO], []),
+        (
+            [
+                {"role": "system", "content": [IMAGE]},
+                {"role": "user", "content": [IMAGE, {"type": "text", "text": "x"}, IMAGE]},
+                {"role": "assistant", "tool_calls": [call("a", "["), call("b"), call("c", "5")]},
+                HELLO,
+            ],
+            [
+                "messages.[0].content.[0].type",
+                "messages.[1].content.[0].type",
+                "messages.[1].content.[2].type",
+                "messages.[2].tool_calls.[0].function.arguments",
+                "messages.[2].tool_calls.[2].function.arguments",
+                "messages.[3].role",
+            ],
+        ),
+        ([HELLO, {"role": "assistant", "content": "x"}], ["messages.[1]"]),
+    ],
+)
+def test_all_faults_of_a_conversation_are_found(conversation: list[Json], params: list[str]) -> None:
+    """Each piece that can't be converted is told, then what is wrong with their order, or with the whole."""
+    faults = find_faults_of_conversation(MESSAGES.validate_python(conversation))
+    assert [fault.param for fault in faults] == params
 
 
 @pytest.mark.parametrize("rest", [[HELLO], []])

@@ -9,7 +9,7 @@ from openai.types.chat import completion_create_params
 
 from errors import InvalidRequestError
 from models import ChatCompletionRequest
-from parameter_validator import PARAMETERS, Fate, adjusted_parameters, check_parameters, to_sampling
+from parameter_validator import PARAMETERS, Fate, adjusted_parameters, check_parameters, find_refusals, to_sampling
 from turns import Sampling
 
 REFUSED = {
@@ -40,11 +40,27 @@ OPENAIS = sorted(completion_create_params.CompletionCreateParamsBase.__annotatio
 
 
 def test_every_fate_that_is_given_has_its_cases() -> None:
-    """The cases here are all the refusals there are, and what is honoured is what the request's shape reads."""
-    assert set(PARAMETERS.values()) <= set(get_args(Fate))
-    assert {name for name, fate in PARAMETERS.items() if fate == "refused"} == set(REFUSED)
-    assert {name for name, fate in PARAMETERS.items() if fate == "honoured"} <= set(ChatCompletionRequest.model_fields)
-    assert {name for name, fate in PARAMETERS.items() if fate == "honoured"} <= {*OPENAIS, "stream"}
+    """The cases here are all the refusals there are, and what is taken is what the request's shape reads."""
+    names: dict[Fate, set[str]] = {fate: set() for fate in get_args(Fate)}
+    for name, row in PARAMETERS.items():
+        names[row.fate].add(name)
+    assert names["refused"] == set(REFUSED)
+    assert names["supported"] | names["mapped"] == set(ChatCompletionRequest.model_fields)
+    assert {*PARAMETERS} == {*OPENAIS, "stream", "session_id"}
+
+
+def test_the_table_says_what_a_parameter_becomes_or_why_it_has_no_effect() -> None:
+    """What is mapped has its new name, what has no effect has its reason, and no row has what isn't its own."""
+    for row in PARAMETERS.values():
+        assert bool(row.becomes) == (row.fate == "mapped")
+        assert bool(row.reason) == (row.fate in ("ignored", "refused"))
+        assert row.fate == "refused" or not row.harmless
+
+
+def test_all_refusals_are_found() -> None:
+    """Of several parameters that are refused each is told, also one that is refused for its name."""
+    body = {"n": 2, "a b": 1, "stream_options": {}, "tools": [], "logprobs": False, "seed": 1, "audio": None}
+    assert [refusal.param for refusal in find_refusals(body)] == ["a b", "n", "tools", "stream_options"]
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED.items())
@@ -161,11 +177,12 @@ json_values = st.recursive(
 )
 def test_no_parameter_is_quietly_dropped(body: dict[str, Any]) -> None:
     """Whatever the values: a parameter without effect is null, harmless or reported, or the request is refused."""
+    taken = {name for name, row in PARAMETERS.items() if row.fate != "ignored"}
     try:
         ignored = check_parameters(body)
     except InvalidRequestError as refusal:
         error = refusal
     else:
-        assert {*body} - {*ignored} == {name for name in body if body[name] is None or name in PARAMETERS}
+        assert {*body} - {*ignored} == {name for name in body if body[name] is None or name in taken}
         return
     assert error.param in body

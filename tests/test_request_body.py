@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from errors import InvalidRequestError, RequestTooLargeError
 from models import ChatCompletionRequest
-from request_body import parse_chat_completion, read_json_object
+from request_body import find_faults_of_shape, parse_chat_completion, parse_json_object, read_body
 
 HELLO = {"role": "user", "content": "Hello"}
 LIMIT = 1000
@@ -28,7 +28,7 @@ def read(*chunks: bytes) -> dict[str, Any]:
     """Read a body that arrives in these pieces."""
 
     async def reading() -> dict[str, Any]:
-        return await read_json_object(chunked(*chunks), LIMIT)
+        return parse_json_object(await read_body(chunked(*chunks), LIMIT))
 
     return anyio.run(reading)
 
@@ -77,7 +77,7 @@ async def test_nothing_is_read_beyond_the_limit() -> None:
             yield b"x" * 400
 
     with pytest.raises(RequestTooLargeError):
-        await read_json_object(endless(), LIMIT)
+        await read_body(endless(), LIMIT)
     assert len(seen) == 3
 
 
@@ -97,12 +97,11 @@ def test_escapes_of_a_whole_pair_are_text() -> None:
     assert read(b'{"a": "\\ud83d\\ude42"}') == {"a": "\U0001f642"}
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("raw", [b"[" * 200_000, b'{"a":' * 200_000, b'{"a": ' + b"9" * 10_000 + b"}"])
-async def test_json_that_python_cant_hold_is_a_400(raw: bytes) -> None:
+def test_json_that_python_cant_hold_is_a_400(raw: bytes) -> None:
     """Endless nesting and endless numbers are the client's fault, not a failure."""
     with pytest.raises(InvalidRequestError):
-        await read_json_object(chunked(raw), len(raw))
+        parse_json_object(raw)
 
 
 @given(st.binary(max_size=60) | st.text(max_size=30).map(str.encode))
@@ -123,6 +122,30 @@ def test_the_first_fault_is_named_and_quoted_in_part() -> None:
     strange = parse({"model": "m", "messages": [{"role": "x" * 100_000}]})
     assert isinstance(strange, InvalidRequestError)
     assert len(strange.message) < 200
+
+
+def test_all_faults_are_found_in_order() -> None:
+    """Each place that is wrong is told once, whatever else is wrong beside it or deeper in."""
+    text, call = {"type": "text", "text": "x"}, {"id": "a", "function": {"name": "f"}}
+    messages: list[Any] = [
+        {"role": "user", "content": ["x", text, {"type": "text"}]},
+        {"role": "assistant", "tool_calls": [call, {"id": 5}]},
+        {"role": "user", "content": 5},
+        {"content": "x"},
+    ]
+    faults = find_faults_of_shape({"messages": messages, "temperature": 3, "stop": ["a", 1]})
+    assert [fault.param for fault in faults] == [
+        "model",
+        "messages.[0].content.[0]",
+        "messages.[0].content.[2].text",
+        "messages.[1].tool_calls.[0].function.arguments",
+        "messages.[1].tool_calls.[1].id",
+        "messages.[1].tool_calls.[1].function",
+        "messages.[2].content",
+        "messages.[3].role",
+        "temperature",
+        "stop.[1]",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +188,8 @@ NEARLY = st.fixed_dictionaries(
 @given(NEARLY | st.dictionaries(NAMES | st.text(max_size=5), ANYTHING, max_size=4))
 def test_any_object_is_a_request_or_a_400_that_names_its_place(body: dict[str, Any]) -> None:
     """No JSON whatever raises anything but InvalidRequestError, and its `param` leads to a place in the body."""
-    result = parse(body)
+    result, faults = parse(body), find_faults_of_shape(body)
+    assert [fault.message for fault in faults][:1] == ([str(result)] if faults else [])
     if isinstance(result, InvalidRequestError):
         assert result.param
         assert re.fullmatch(r"\w+(\.\[\d+\]|\.\w+)*", result.param)

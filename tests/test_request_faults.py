@@ -1,0 +1,78 @@
+"""All the faults of a body, against what the request itself fails of."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from errors import InvalidRequestError, UpstreamRefusalError
+from message_adapter import to_turn_request
+from models import EXAMPLE_REQUEST
+from parameter_validator import PARAMETERS, check_parameters
+from request_body import parse_chat_completion
+from request_faults import examine, explained
+from test_request_body import ANYTHING, NEARLY
+
+PARTS = st.sampled_from([{"type": "text", "text": "x"}, {"type": "image_url"}, {"type": "text"}])
+CALLS = st.sampled_from([{"id": name, "function": {"name": "f", "arguments": text}} for name in "ab" for text in "{["])
+MESSAGES = st.one_of(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "system"]), "content": st.just("x") | st.lists(PARTS)}),
+    st.fixed_dictionaries({"role": st.just("assistant"), "tool_calls": st.lists(CALLS, max_size=2)}),
+    st.fixed_dictionaries({"role": st.just("tool"), "content": st.just("x"), "tool_call_id": st.sampled_from("ab")}),
+)
+CONVERSATIONS = st.fixed_dictionaries({"model": st.just("m"), "messages": st.lists(MESSAGES, min_size=1, max_size=4)})
+PARAMETER_VALUES = st.dictionaries(st.sampled_from([*PARAMETERS]) | st.text(max_size=3), ANYTHING, max_size=4)
+
+
+def first_fault(body: dict[str, Any]) -> str | None:
+    """What a chat completion fails of before Claude is asked."""
+    try:
+        check_parameters(body)
+        request = parse_chat_completion(body)
+        to_turn_request(request.model, request.messages)
+    except InvalidRequestError as error:
+        return error.message
+    return None
+
+
+@given(st.builds(lambda *parts: {k: v for part in parts for k, v in part.items()}, NEARLY, PARAMETER_VALUES))
+def test_any_body_can_be_examined(body: dict[str, Any]) -> None:
+    """Whatever comes: the first fault is what the request fails of, and what is refused is in the body."""
+    examination = examine(body)
+    messages = [fault.message for fault in examination.faults]
+    assert messages[:1] == [*filter(None, [first_fault(body)])]
+    assert {*examination.refused} <= {*body}
+    assert {*examination.refused.values()} <= {*messages}
+    if not messages:
+        assert examination.sound == parse_chat_completion(body)
+
+
+@given(CONVERSATIONS)
+def test_any_conversation_can_be_examined(body: dict[str, Any]) -> None:
+    """There is a fault where the request fails, the one that it fails of is among them, and each is told once."""
+    told = [(fault.param, fault.message) for fault in examine(body).faults]
+    fault = first_fault(body)
+    assert (fault in {message for _, message in told}) == bool(told) == bool(fault)
+    assert len(set(told)) == len(told)
+
+
+def test_what_is_sound_stays_beside_what_is_not() -> None:
+    """An example's values stand for those that are faulty, and only for those."""
+    sound = examine({"model": 5, "messages": EXAMPLE_REQUEST["messages"][1:], "top_p": 2, "temperature": 2}).sound
+    assert sound.model_dump(exclude_none=True) == {
+        **EXAMPLE_REQUEST,
+        "messages": EXAMPLE_REQUEST["messages"][1:],
+        "temperature": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "enabled"), [(InvalidRequestError("No"), False), (UpstreamRefusalError("No", 402), True)]
+)
+def test_only_a_400_in_debug_mode_is_explained(error: InvalidRequestError, enabled: bool) -> None:
+    """Another status's error, or one without DEBUG_MODE, leaves as it came."""
+    with pytest.raises(InvalidRequestError) as caught, explained(b"{}", enabled=enabled):
+        raise error
+    assert caught.value is error
+    assert "details" not in error.body()["error"]
