@@ -15,9 +15,9 @@ from starlette.types import Receive, Scope, Send
 from chat_service import Completion
 from errors import ApiError
 from http_layer import CLIENT_LEFT
-from message_adapter import to_chat_completion
+from message_adapter import to_chat_completion, to_sampling
 from models import ChatCompletion, ErrorResponse
-from parameter_validator import adjusted_parameters, check_parameters
+from parameter_validator import check_parameters
 from request_body import parse_chat_completion, parse_json_object, read_body
 from request_faults import explained
 from services import CallerDependency, ServicesDependency, limited, require_key, require_quota
@@ -43,7 +43,7 @@ async def create_chat_completion(request: Request, services: ServicesDependency,
         parameters = parse_json_object(raw)
         ignored = check_parameters(parameters)
         body = parse_chat_completion(parameters)
-        reported = sorted({*ignored, *adjusted_parameters(body)})
+        reported = sorted({*ignored, *to_sampling(body)[1]})
         headers = {"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}
         begin = services.chat.begin(body, caller)
         answer = _streamed(begin, headers, include_usage=body.include_usage) if body.stream else _whole(begin, headers)

@@ -19,14 +19,13 @@ from errors import (
     ContextLengthExceededError,
     TurnTimeoutError,
 )
-from message_adapter import to_turn_request
+from message_adapter import to_sampling, to_turn_request
 from model_catalog import ModelCatalog
 from models import ChatCompletionRequest
-from parameter_validator import to_sampling
 from process_pool import Lease, ProcessPool
 from quotas import Quotas
 from session_manager import OpenSession, SessionManager
-from turns import LaunchProfile, Message, Origin, TextDelta, TurnEnded, TurnEvent, TurnRequest, TurnStarted
+from turns import LaunchProfile, Memory, Message, Origin, TextDelta, TurnEnded, TurnEvent, TurnRequest, TurnStarted
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ class ChatService:
         return await stack.enter_async_context(self.sessions.open(caller.owner, session_id, clock.left))
 
     async def _answered(self, request: TurnRequest, owner: str, turn: "_Turn") -> AsyncGenerator[TurnEvent, None]:
-        """Yield the events of a turn, which a fresh process plays again where another failed before any of them left."""
+        """Yield the events of a turn, which a fresh process plays again where another failed before one left."""
         try:
             async with aclosing(self._played(request, owner, turn, fresh=False)) as events:
                 async for event in events:
@@ -143,11 +142,10 @@ class ChatService:
         if not self.login.complete:
             message = f"This server has no complete login at Claude (missing: {', '.join(self.login.missing)}). "
             raise ClaudeLoginError(message + self.login.fix)
-        model, sampling = await self.catalog.resolve(body.model), to_sampling(body)
-        if session is None:
-            return to_turn_request(model, body.messages, sampling)
-        request = to_turn_request(model, body.messages, sampling, session.memory)
-        session.check_room_for(request)
+        model, sampling = await self.catalog.resolve(body.model), to_sampling(body)[0]
+        request = to_turn_request(model, body.messages, sampling, session.memory if session else Memory())
+        if session:
+            session.check_room_for(request)
         return request
 
 

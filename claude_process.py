@@ -416,7 +416,9 @@ def _on_message_delta(state: _TurnState, message: StreamEvent) -> _Events:
     """End the turn here where the CLI would go on by itself: its next request must not be made."""
     stop_reason = message.event["delta"].get("stop_reason")
     state.usage |= message.event.get("usage") or {}
-    is_blank = stop_reason is not None and stop_reason != "refusal" and not state.text.strip()
+    if stop_reason is None:
+        return
+    is_blank = stop_reason != "refusal" and not state.text.strip()
     if stop_reason in _STOPS_THAT_THE_CLI_CONTINUES or is_blank:
         state.continues_by_itself = True
         yield TurnEnded(stop_reason, _usage(state.usage), cost_usd=None)

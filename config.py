@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    RedisDsn,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -38,8 +48,11 @@ def _at_least_one_key(value: object) -> object:
 
 
 def _redis(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("redis://", "rediss://")):
-        raise ValueError("it begins with redis:// or rediss://")
+    try:
+        TypeAdapter(RedisDsn).validate_python(value.get_secret_value())
+    except ValidationError:
+        # Not what pydantic says: there may be a password in it.
+        raise ValueError("it is no address of a Redis, like redis://:password@host:6379/0") from None
     return value
 
 
@@ -101,7 +114,7 @@ class Settings(BaseSettings):
         default=10, gt=0, description="Chat completions a minute that a client's address may ask for."
     )
     rate_limit_session_per_minute: int = Field(
-        default=15, gt=0, description="Requests a minute to `/v1/sessions`, for an address."
+        default=15, gt=0, description="Requests a minute to `/v1/sessions` and `/v1/usage`, for an address."
     )
     rate_limit_auth_per_minute: int = Field(
         default=10, gt=0, description="Requests a minute to `/v1/auth/status`, for an address."

@@ -8,6 +8,7 @@ from urllib.parse import unquote_plus
 from fastapi import APIRouter, Depends, Request, Response
 
 from errors import ApiError, InvalidRequestError
+from message_adapter import to_sampling
 from models import (
     EXAMPLE_REQUEST,
     CompatibilityReport,
@@ -19,10 +20,10 @@ from models import (
     RequestFault,
     ValidationReport,
 )
-from parameter_validator import PARAMETERS, adjusted_parameters, find_fates
+from parameter_validator import PARAMETERS, find_fates
 from request_body import as_object, parse_json, parse_json_object, read_body
 from request_faults import MOST_FAULTS, Examination, examine, place_of_break
-from services import Services, ServicesDependency, require_key
+from services import Services, ServicesDependency, limited, require_key
 
 router = APIRouter(
     dependencies=[Depends(require_key)], responses={401: {"model": ErrorResponse}, 413: {"model": ErrorResponse}}
@@ -34,7 +35,12 @@ _SECRET_VALUE = re.compile(r"\b(bearer|basic|digest)\s+\S|\bsk-", re.IGNORECASE)
 _REDACTED = "[redacted]"
 
 
-@router.post("/v1/debug/request", response_model=DebugReport)
+@router.post(
+    "/v1/debug/request",
+    response_model=DebugReport,
+    dependencies=[Depends(limited("debug"))],
+    responses={429: {"model": ErrorResponse}},
+)
 async def debug_request(request: Request, services: ServicesDependency) -> Response:
     """Say what was received and how it validates as a chat completion, valid or not. No turn is started."""
     raw = await read_body(request.stream(), services.settings.max_request_size)
@@ -110,7 +116,7 @@ _NO_FATES = ParameterFates(honoured=[], adjusted=[], ignored=[], refused=[])
 
 def _fates(body: Mapping[str, Any], examination: Examination) -> ParameterFates:
     refused = examination.refused
-    adjusted = [name for name in adjusted_parameters(examination.sound) if name not in refused]
+    adjusted = [name for name in to_sampling(examination.sound)[1] if name not in refused]
     taken = {name: row.fate for name, row in find_fates(body).items() if name not in refused}
     return ParameterFates(
         honoured=[name for name, fate in taken.items() if fate != "ignored" and name not in adjusted],

@@ -81,8 +81,8 @@ async def _leave(process: ClaudeProcess, prompt: Message) -> None:
             pass
 
 
-# Seeded at the start, gone on with, edited, regenerated; left, and cut short; recycled for another model, prompt, sampling
-# and history, for the prompt alone, and back.
+# Seeded at the start, gone on with, edited, regenerated; left, and cut short; recycled for another model, prompt,
+# sampling and history, for the prompt alone, and back.
 _TURNS: tuple[tuple[TurnRequest, Callable[[ClaudeProcess, Message], Awaitable[None]]], ...] = (
     (_request(_FIRST, "One", _ANSWER, "Two"), _hear),
     (_request(_FIRST, "One", _ANSWER, "Two", _ANSWER, "Three"), _hear),

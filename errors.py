@@ -15,8 +15,9 @@
     ├── SessionBusyError 409
     ├── SessionLostError 409
     ├── RequestTooLargeError 413
-    ├── RateLimitError 429
+    ├── UpstreamRateLimitError 429
     ├── TooManyRequestsError 429
+    │   ├── RateLimitExceededError 429
     │   ├── TooManyAtOnceError 429
     │   └── OverBudgetError 429
     ├── UpstreamError 500, 502, 503 …
@@ -236,15 +237,23 @@ class TooManyRequestsError(ApiError):
     code = "too_many_requests"
     retryable = True
 
-    def __init__(self, message: str, seconds: int) -> None:
-        """Tell the time to wait in the header and in the body."""
-        super().__init__(message, headers={"Retry-After": str(seconds)})
+    def __init__(self, message: str, seconds: int, headers: Mapping[str, str] | None = None) -> None:
+        """Tell the time to wait in the header and in the body; add `headers`."""
+        super().__init__(message, headers={"Retry-After": str(seconds), **(headers or {})})
         self._seconds = seconds
 
     def body(self) -> dict[str, Any]:
         """The envelope, with the seconds to wait."""
         error = super().body()["error"]
         return {"error": {**error, "retry_after": self._seconds}}
+
+
+class RateLimitExceededError(TooManyRequestsError):
+    """One request more than an address, or a key, may make in a minute."""
+
+    def __init__(self, seconds: int, headers: Mapping[str, str]) -> None:
+        """Say when the window ends; `headers` say where the caller stands."""
+        super().__init__(f"Rate limit exceeded. Try again in {seconds} seconds.", seconds, headers)
 
 
 class TooManyAtOnceError(TooManyRequestsError):
@@ -261,7 +270,7 @@ class OverBudgetError(TooManyRequestsError):
     retryable = False
 
 
-class RateLimitError(ApiError):
+class UpstreamRateLimitError(ApiError):
     """Claude refused the request because of its limits."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
@@ -332,7 +341,7 @@ _UPSTREAM_ERRORS: Mapping[int, type[ApiError]] = {
     401: ClaudeLoginError,
     403: PermissionDeniedError,
     413: RequestTooLargeError,
-    429: RateLimitError,
+    429: UpstreamRateLimitError,
 }
 
 # Anthropic's own status for "overloaded"; OpenAI's clients know 503 for it.

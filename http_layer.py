@@ -31,7 +31,7 @@ _RESPONSE_HEADERS = "response_headers"
 
 
 def add_response_headers(request: Request, headers: Mapping[str, str]) -> None:
-    """Send these with the request's response, whatever that will be."""
+    """Send these with the request's response, whatever that will be, where it hasn't got them of its own."""
     setattr(request.state, _RESPONSE_HEADERS, {**getattr(request.state, _RESPONSE_HEADERS, {}), **headers})
 
 
@@ -61,7 +61,9 @@ class CommonHeaders:
                 headers["x-request-id"] = request_id
                 headers["openai-version"] = _OPENAI_VERSION
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
-                headers.update({**self._extra, **scope.get("state", {}).get(_RESPONSE_HEADERS, {})})
+                headers.update(self._extra)
+                for name, value in scope.get("state", {}).get(_RESPONSE_HEADERS, {}).items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:

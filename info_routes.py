@@ -39,7 +39,7 @@ async def landing(services: ServicesDependency) -> HTMLResponse:
     return HTMLResponse(_LANDING.format(version=VERSION, backend=_DEMO if services.backend == "demo" else ""))
 
 
-@open_router.head("/health", include_in_schema=False)
+@open_router.head("/health", dependencies=[Depends(limited("health"))], include_in_schema=False)
 @open_router.get("/health", dependencies=[Depends(limited("health"))], responses={429: {"model": ErrorResponse}})
 async def health(services: ServicesDependency) -> Health:
     """Say that the server is up, degraded where its store is away; nothing is asked of Claude."""
@@ -94,7 +94,7 @@ async def pool_status(services: ServicesDependency) -> PoolStatus:
     )
 
 
-@router.head("/v1/auth/status", include_in_schema=False)
+@router.head("/v1/auth/status", dependencies=[Depends(limited("auth"))], include_in_schema=False)
 @router.get("/v1/auth/status", dependencies=[Depends(limited("auth"))], responses={429: {"model": ErrorResponse}})
 async def auth_status(services: ServicesDependency) -> AuthStatus:
     """Say which login is in use, whether it is complete, what is missing and how to mend it."""

@@ -1,51 +1,16 @@
 """Sessions and usage in this server's memory: gone when it ends, seen by no other."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import fields
 
-import anyio
+from limits.aio.storage import MemoryStorage, Storage
 
-from errors import SessionBusyError, SessionLostError, TooManySessionsError
-from stores import DayUsage, Session, SessionCounts, SessionInfo, SessionLock
+from errors import SessionLostError, TooManySessionsError
+from session_locks import Locks
+from stores import REPORTED_DAYS, DayUsage, Session, SessionCounts, SessionInfo, SessionLock
 
 _Key = tuple[str, str]
-
-_REMEMBERED_DAYS = 40
-
-
-class Locks:
-    """Locks by name, in the order in which they were asked for. Any task may release what another acquired."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._held: dict[_Key, anyio.Semaphore] = {}
-        self._wanted: Counter[_Key] = Counter()
-
-    @asynccontextmanager
-    async def hold(self, key: _Key, patience: float) -> AsyncGenerator[None, None]:
-        """Hold a lock. Raises SessionBusyError after `patience` seconds."""
-        self._wanted[key] += 1
-        semaphore = self._held.setdefault(key, anyio.Semaphore(1))
-        try:
-            await _acquire(semaphore, patience)
-            try:
-                yield
-            finally:
-                semaphore.release()
-        finally:
-            self._wanted[key] -= 1
-            if not self._wanted[key]:
-                del self._wanted[key], self._held[key]
-
-
-async def _acquire(semaphore: anyio.Semaphore, patience: float) -> None:
-    try:
-        with anyio.fail_after(patience):
-            await semaphore.acquire()
-    except TimeoutError as error:
-        raise SessionBusyError from error
 
 
 class MemorySessionStore:
@@ -138,8 +103,8 @@ class MemoryUsageStore:
     async def add(self, owner: str, used: DayUsage) -> None:
         """See UsageStore."""
         days = self._days.setdefault(used.day, {})
-        days[owner] = _sum(days.get(owner, DayUsage(used.day)), used)
-        while len(self._days) > _REMEMBERED_DAYS:
+        days[owner] = days.get(owner, DayUsage(used.day)) + used
+        while len(self._days) > REPORTED_DAYS + 1:
             del self._days[min(self._days)]
 
     async def read(self, owner: str, days: list[str]) -> Mapping[str, DayUsage]:
@@ -160,14 +125,14 @@ class MemoryUsageStore:
             del self._under_way[owner]
 
 
-def _sum(one: DayUsage, other: DayUsage) -> DayUsage:
-    counts = {field.name: getattr(one, field.name) + getattr(other, field.name) for field in fields(DayUsage)[1:]}
-    return DayUsage(one.day, **counts)
-
-
 class ThisServer:
     """The connection of these stores, which is always there."""
 
     async def ping(self) -> bool:
         """See Connection."""
         return True
+
+
+def memory_counters() -> Storage:
+    """Where the rate limiter counts."""
+    return MemoryStorage()

@@ -21,6 +21,7 @@ from models import (
     AnswerMessage,
     AssistantMessage,
     ChatCompletion,
+    ChatCompletionRequest,
     ChatMessage,
     Choice,
     CompletionUsage,
@@ -50,8 +51,12 @@ from turns import (
 )
 
 _ANY_SAMPLING = Sampling()
-_NO_MEMORY = Memory(None, ())
+_NO_MEMORY = Memory()
 _BETWEEN_SYSTEM_MESSAGES = "\n\n"
+# Claude's temperatures end here, OpenAI's at 2, and it is the one that either takes by itself.
+_HIGHEST_TEMPERATURE = 1
+_ALL = 1
+"""The `top_p` that leaves nothing out."""
 _PART_OF_A_CALL = re.compile(r"_[0-9]+\Z")
 
 # A prompt that begins with the one would take the place of Claude Code's own; one that is the other would vanish.
@@ -112,6 +117,27 @@ def _faults(check: Callable[[], object]) -> list[InvalidRequestError]:
     except InvalidRequestError as fault:
         return [fault]
     return []
+
+
+def to_sampling(body: ChatCompletionRequest) -> tuple[Sampling, tuple[str, ...]]:
+    """Translate what steers the model's writing; name the parameters that couldn't be translated as they were sent.
+
+    What says nothing is left out: some models refuse even the values that they take by themselves.
+    """
+    temperature = None if body.temperature is None else min(body.temperature, _HIGHEST_TEMPERATURE)
+    stops = tuple(stop for stop in body.stop or () if stop.strip())  # Claude refuses blank ones.
+    sampling = Sampling(
+        temperature=None if temperature == _HIGHEST_TEMPERATURE else temperature,
+        top_p=None if body.top_p == _ALL else body.top_p,
+        stop_sequences=stops,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+    )
+    changed = {
+        "max_tokens": body.max_tokens not in (None, sampling.max_tokens),
+        "stop": len(stops) < len(body.stop or ()),
+        "temperature": temperature != body.temperature,
+    }
+    return sampling, tuple(name for name, is_changed in changed.items() if is_changed)
 
 
 def _begins_with(messages: Sequence[Message], remembered: Sequence[Message]) -> bool:

@@ -395,12 +395,22 @@ class DayOfUsage(_Sent):
     cost_usd: float
 
 
+class LimitsReport(_Sent):
+    """What a key may use; null is no limit."""
+
+    requests_per_minute: int | None
+    concurrent_requests: int | None
+    usd_per_day: float | None
+    models: list[str] | None
+    tools: bool
+
+
 class UsageReport(_Sent):
-    """The answer to GET /v1/usage: the latest days first, and the key's own limits, null where there is none."""
+    """The answer to GET /v1/usage: the latest days first, and the key's own limits."""
 
     key: str | None
     days: list[DayOfUsage]
-    limits: dict[str, Any]
+    limits: LimitsReport
     resets_at: datetime
 
 

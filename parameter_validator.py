@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from errors import InvalidRequestError
-from models import ChatCompletionRequest
-from turns import Sampling
 
 Fate = Literal["supported", "mapped", "ignored", "refused"]
 
@@ -83,9 +81,6 @@ PARAMETERS: Mapping[str, Parameter] = {
 _UNKNOWN = Parameter("ignored", reason="No parameter of this name is known.")
 _ASKS_FOR_NOTHING = Parameter("supported", reason="This value asks for nothing beyond what is done anyway.")
 
-# Where OpenAI's scale of temperatures ends at 2, Claude's ends here.
-_HIGHEST_TEMPERATURE = 1.0
-
 # A name is repeated in a header, so it must be fit for one.
 _LONGEST_NAME = 64
 _NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{_LONGEST_NAME}}}")
@@ -122,25 +117,6 @@ def find_refusals(body: Mapping[str, Any]) -> tuple[InvalidRequestError, ...]:
 def shown_name(name: str) -> str:
     """Return what an error's `param` has of a parameter's name."""
     return name[:_LONGEST_NAME]
-
-
-def to_sampling(body: ChatCompletionRequest) -> Sampling:
-    """Translate what steers the model's writing."""
-    return Sampling(
-        temperature=None if body.temperature is None else min(body.temperature, _HIGHEST_TEMPERATURE),
-        top_p=body.top_p,
-        # Claude refuses blank ones.
-        stop_sequences=tuple(stop for stop in body.stop or () if stop.strip()),
-        max_tokens=body.max_completion_tokens or body.max_tokens,
-    )
-
-
-def adjusted_parameters(body: ChatCompletionRequest) -> tuple[str, ...]:
-    """Return the names of the parameters that take effect, but not just as they were sent: see `to_sampling`."""
-    asked = {"temperature": body.temperature, "stop": body.stop and tuple(body.stop)}
-    sampling = to_sampling(body)
-    sent = {"temperature": sampling.temperature, "stop": sampling.stop_sequences}
-    return tuple(name for name, value in asked.items() if value and value != sent[name])
 
 
 def _fate(name: str, value: object) -> Parameter:

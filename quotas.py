@@ -16,12 +16,10 @@ import anyio
 from callers import Caller
 from errors import OverBudgetError, StoreUnavailableError, TooManyAtOnceError
 from rate_limiter import RateLimiter, Standing
-from stores import DayUsage, UsageStore
+from stores import REPORTED_DAYS, DayUsage, UsageStore
 from turns import Usage
 
 logger = logging.getLogger(__name__)
-
-_REPORTED_DAYS = 31
 
 
 class Quotas:
@@ -52,13 +50,17 @@ class Quotas:
     async def request(self, caller: Caller) -> AsyncGenerator[None, None]:
         """Be a request of this key until the end. Raises OverBudgetError, TooManyAtOnceError where it can't be one."""
         await self._check_budget(caller)
-        request_id = await self._enter(caller)
-        try:
+        most = caller.limits.concurrent_requests
+        if most is None:
+            yield
+            return
+        request_id = uuid.uuid4().hex
+        try:  # From here on: who is given up while it enters may be in.
+            await self._enter(caller, request_id, most)
             yield
         finally:
-            if request_id:
-                with anyio.CancelScope(shield=True):
-                    await self._leave(caller, request_id)
+            with anyio.CancelScope(shield=True):
+                await self._leave(caller, request_id)
 
     async def book(self, owner: str, usage: Usage, cost_usd: float | None) -> None:
         """Add a turn that ended to an account."""
@@ -71,14 +73,15 @@ class Quotas:
 
     async def _add(self, owner: str, used: DayUsage) -> None:
         try:
-            await self._store.add(owner, used)
+            with anyio.CancelScope(shield=True):  # Spent is spent, also where the client leaves just now.
+                await self._store.add(owner, used)
         except StoreUnavailableError:
             logger.exception("Not booked, as the store is away: %s", used)
 
     async def report(self, owner: str) -> list[DayUsage]:
         """Return what a key used, the latest of its days first; today in any case."""
         now = self._clock()
-        days = [_day(now - 24 * 3600 * number) for number in range(_REPORTED_DAYS)]
+        days = [_day(now - 24 * 3600 * number) for number in range(REPORTED_DAYS)]
         found = await self._store.read(owner, days)
         return [found.get(day, DayUsage(day)) for day in days if day in found or day == days[0]]
 
@@ -92,32 +95,29 @@ class Quotas:
         if budget is None:
             return
         try:
-            today = (await self.report(caller.owner))[0]
+            today = _day(self._clock())
+            spent = (await self._store.read(caller.owner, [today])).get(today, DayUsage(today)).cost_usd
         except StoreUnavailableError:
             if not self._fail_open:
                 raise
             return
-        if today.cost_usd >= budget:
+        if spent >= budget:
             resets_at = self.resets_at()
             message = (
                 f"This API key has spent its ${budget:g} of today. It may go on at {resets_at:%Y-%m-%dT%H:%M:%SZ}."
             )
             raise OverBudgetError(message, math.ceil(resets_at.timestamp() - self._clock()))
 
-    async def _enter(self, caller: Caller) -> str | None:
-        most = caller.limits.concurrent_requests
-        if most is None:
-            return None
-        request_id, now = uuid.uuid4().hex, self._clock()
+    async def _enter(self, caller: Caller, request_id: str, most: int) -> None:
+        now = self._clock()
         try:
             entered = await self._store.enter(caller.owner, request_id, most, now, now + self._longest_request)
         except StoreUnavailableError:
             if not self._fail_open:
                 raise
-            return None
+            return
         if not entered:
             raise TooManyAtOnceError(f"This API key may have {most} requests at the same time. Wait for one to end.", 1)
-        return request_id
 
     async def _leave(self, caller: Caller, request_id: str) -> None:
         try:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage, Storage
+from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 
-from errors import StoreUnavailableError, TooManyRequestsError
+from errors import RateLimitExceededError, StoreUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +45,21 @@ class RateLimiter:
     """Counts requests by name, address or key in fixed windows of a minute that begin with the first request."""
 
     def __init__(self, storage: Storage, per_minute: Mapping[LimitedRoute, int], *, fail_open: bool) -> None:
-        """Count in `storage`; while that is away let all pass (`fail_open`), or none."""
+        """Count in `storage`, by its own clock; while that is away let all pass (`fail_open`), or none."""
         self._strategy = FixedWindowRateLimiter(storage)
         self._per_minute, self._fail_open = per_minute, fail_open
 
     async def pass_route(self, route: LimitedRoute, address: str) -> Standing | None:
-        """Count a request; None where nothing limits it. Raises TooManyRequestsError where it is one too many."""
+        """Count a request; None where nothing limits it.
+
+        Raises RateLimitExceededError for one too many, StoreUnavailableError where it can't be counted and must be.
+        """
         if route not in self._per_minute:
             return None
         return await self.count(self._per_minute[route], route, address)
 
     async def count(self, per_minute: int, *names: str) -> Standing | None:
-        """Count a request under these names, of which there may be `per_minute`. As above."""
+        """Count a request under these names, of which there may be `per_minute`; like `pass_route`."""
         item = RateLimitItemPerMinute(per_minute)
         try:
             passes = await self._strategy.hit(item, *names)
@@ -67,39 +70,9 @@ class RateLimiter:
             raise StoreUnavailableError from error
         standing = Standing(per_minute, window.remaining, max(0.0, window.reset_time - time.time()))
         if not passes:
-            raise RateLimitExceededError(standing)
+            seconds = max(1, math.ceil(standing.reset))
+            raise RateLimitExceededError(seconds, standing.headers)
         return standing
-
-
-class RateLimitExceededError(TooManyRequestsError):
-    """One request more than its address, or its key, may make in a minute."""
-
-    def __init__(self, standing: Standing) -> None:
-        """Say when the window ends."""
-        seconds = max(1, math.ceil(standing.reset))
-        super().__init__(f"Rate limit exceeded. Try again in {seconds} seconds.", seconds)
-        self.standing = standing
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Also where the caller stands."""
-        return {**super().headers, **self.standing.headers}
-
-
-def memory_storage() -> Storage:
-    """Count in this server's memory."""
-    return MemoryStorage()
-
-
-def redis_storage(url: str, timeout: float) -> Storage:
-    """Count in Redis, with redis-py, of which a command may take `timeout` seconds."""
-    return RedisStorage(
-        f"async+{url}",
-        wrap_exceptions=True,
-        implementation="redispy",
-        socket_timeout=timeout,
-        socket_connect_timeout=timeout,
-    )
 
 
 def duration(seconds: float) -> str:

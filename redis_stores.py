@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 import anyio
+from limits.aio.storage import RedisStorage, Storage
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -21,21 +22,21 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from errors import SessionBusyError, SessionLostError, StoreUnavailableError, TooManySessionsError
-from memory_stores import Locks
-from stores import DayUsage, Session, SessionCounts, SessionInfo, SessionLock
+from session_locks import Locks
+from stores import REPORTED_DAYS, DayUsage, Session, SessionCounts, SessionInfo, SessionLock
 from turns import Memory
 
 logger = logging.getLogger(__name__)
 
 _PREFIX = "claude-wrapper"
-SOCKET_TIMEOUT_SECONDS = 3
+_SOCKET_TIMEOUT_SECONDS = 3
 _PING_TIMEOUT_SECONDS = 1
 _LOCK_MS = 15_000
 _RENEW_SECONDS = 4
 _POLL_SECONDS = 0.1
 # Sessions stay in Redis a little longer than they live, to be counted as expired until they are swept.
 _GRACE_SECONDS = 600
-_USAGE_SECONDS = 40 * 24 * 3600
+_USAGE_SECONDS = (REPORTED_DAYS + 1) * 24 * 3600
 
 _INFO = TypeAdapter(SessionInfo)
 _MEMORY = TypeAdapter(Memory)
@@ -105,16 +106,22 @@ class RedisConnection:
         self.client = Redis.from_url(
             url,
             decode_responses=True,
-            socket_timeout=SOCKET_TIMEOUT_SECONDS,
-            socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
+            socket_timeout=_SOCKET_TIMEOUT_SECONDS,
+            socket_connect_timeout=_SOCKET_TIMEOUT_SECONDS,
             # Once, at once: a connection that waited may be dead, as after a restart. Requests don't wait longer.
             retry=Retry(NoBackoff(), 1),
         )
 
-    async def do(self, command: Awaitable[Any] | Any) -> Any:
-        """Await a command of `client`."""
+    async def do(self, command: Awaitable[Any]) -> Any:
+        """Await a command of `client`, which answers with what Redis has there."""
         with _reaching_redis():
             return await command
+
+    def counters(self) -> Storage:
+        """Where the rate limiter counts, with the same connections."""
+        pool = self.client.connection_pool
+        options: dict[str, Any] = {"connection_pool": pool}
+        return RedisStorage("async+redis://", wrap_exceptions=True, implementation="redispy", **options)
 
     async def run(self, script: str, keys: list[str], arguments: list[str | float]) -> Any:
         """Run a script."""
@@ -149,9 +156,9 @@ class RedisSessionStore:
         deadline = anyio.current_time() + patience
         async with self._locks.hold((owner, session_id), patience):
             lock = _Lock(self._redis, _name("lock", owner, session_id))
-            await lock.acquire(deadline)
-            self._held.add(lock)
-            try:
+            try:  # From here on: who is given up while it acquires may have it.
+                await lock.acquire(deadline)
+                self._held.add(lock)
                 yield lock
             finally:
                 self._held.discard(lock)

@@ -14,10 +14,10 @@ from typing import Annotated, Literal, cast
 
 import anyio
 import psutil
+from anyio.abc import TaskGroup
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from anyio.abc import TaskGroup
 from limits.aio.storage import Storage
 from slowapi.util import get_remote_address
 
@@ -29,12 +29,12 @@ from config import Settings
 from demo_upstream import DemoUpstream
 from engine_probe import find_fault
 from http_layer import add_response_headers
-from memory_stores import MemorySessionStore, MemoryUsageStore, ThisServer
+from memory_stores import MemorySessionStore, MemoryUsageStore, ThisServer, memory_counters
 from model_catalog import ModelCatalog
 from process_pool import PoolLimits, ProcessPool
 from quotas import Quotas
-from rate_limiter import LimitedRoute, RateLimiter, Standing, memory_storage, redis_storage
-from redis_stores import SOCKET_TIMEOUT_SECONDS, RedisConnection, RedisSessionStore, RedisUsageStore
+from rate_limiter import LimitedRoute, RateLimiter, Standing
+from redis_stores import RedisConnection, RedisSessionStore, RedisUsageStore
 from session_manager import SessionLimits, SessionManager
 from stores import Connection, SessionStore, UsageStore
 from turns import LaunchProfile
@@ -79,9 +79,10 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         login = find_login(settings)
         profile = _launch_profile(settings, login, cli_path, directory)
         trial = partial(_may_reuse, settings, cli_path, _made(directory / "trial"))
+        closing = await stack.enter_async_context(AsyncExitStack())
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        stores = _open_stores(settings, stack, tasks)
+        stores = _open_stores(settings, closing, tasks)
         sessions = _open_sessions(settings, stores.sessions, tasks)
         fail_open = settings.rate_limit_fail_open
         limiter = RateLimiter(stores.counters, _limits_a_minute(settings), fail_open=fail_open)
@@ -102,15 +103,15 @@ class _Stores:
     counters: Storage
 
 
-def _open_stores(settings: Settings, stack: AsyncExitStack, tasks: TaskGroup) -> _Stores:
+def _open_stores(settings: Settings, closing: AsyncExitStack, tasks: TaskGroup) -> _Stores:
+    """Make the stores; `closing` closes them after `tasks` have ended, which use them."""
     if settings.redis_url is None:
-        return _Stores(ThisServer(), MemorySessionStore(), MemoryUsageStore(), memory_storage())
-    url = settings.redis_url.get_secret_value()
-    connection = RedisConnection(url)
-    stack.push_async_callback(connection.close)
+        return _Stores(ThisServer(), MemorySessionStore(), MemoryUsageStore(), memory_counters())
+    connection = RedisConnection(settings.redis_url.get_secret_value())
+    closing.push_async_callback(connection.close)
     sessions = RedisSessionStore(connection)
     tasks.start_soon(sessions.renew_again_and_again)
-    return _Stores(connection, sessions, RedisUsageStore(connection), redis_storage(url, SOCKET_TIMEOUT_SECONDS))
+    return _Stores(connection, sessions, RedisUsageStore(connection), connection.counters())
 
 
 def _open_sessions(settings: Settings, store: SessionStore, tasks: TaskGroup) -> SessionManager:

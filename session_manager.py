@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import anyio
 
@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 300
 _LONGEST_ID = 128
-_NOTHING = Memory(None, ())
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class SessionManager:
             if session is None and (await self._store.count(owner, now)).active >= self.limits.count:
                 raise TooManySessionsError(self.limits.count)
             info = session.info if session else SessionInfo(session_id, owner, "", 0, 0, Usage(), 0.0, now, now, now)
-            yield OpenSession(info, session.memory if session else _NOTHING, lock, self.limits, self._clock)
+            yield OpenSession(info, session.memory if session else Memory(), lock, self.limits, self._clock)
 
     async def list(self, owner: str) -> list[SessionInfo]:
         """Describe the sessions of a key, the latest used first."""
@@ -79,7 +78,7 @@ class SessionManager:
 
     async def delete(self, owner: str, session_id: str) -> None:
         """Forget a session. Raises NotFoundError where the key has none of this id."""
-        await self.get(owner, session_id)
+        check_id(session_id)
         if not await self._store.delete(owner, session_id):
             raise _unknown(session_id)
 
@@ -138,7 +137,7 @@ class OpenSession:
             model=request.binding.model,
             message_count=len(messages),
             turns=self.info.turns + 1,
-            usage=_sum(self.info.usage, ended.usage),
+            usage=self.info.usage + ended.usage,
             cost_usd=self.info.cost_usd + (ended.cost_usd or 0.0),
             last_accessed=now,
             expires_at=now + self._limits.ttl,
@@ -158,7 +157,3 @@ def check_id(session_id: str) -> None:
 
 def _unknown(session_id: str) -> NotFoundError:
     return NotFoundError(f"There is no session '{session_id}'.", param="session_id", code="session_not_found")
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(*(getattr(one, each.name) + getattr(other, each.name) for each in fields(Usage)))

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from models import (
     DayOfUsage,
     ErrorResponse,
+    LimitsReport,
     SessionCountsReport,
     SessionDeleted,
     SessionDescription,
@@ -67,7 +68,7 @@ async def delete_session(session_id: str, services: ServicesDependency, caller: 
 @router.get("/v1/usage")
 async def usage(services: ServicesDependency, caller: CallerDependency) -> UsageReport:
     """Tell what the key used in the last days, and what it may use."""
-    days = await services.quotas.report(caller.owner)
+    days, limits = await services.quotas.report(caller.owner), caller.limits
     return UsageReport(
         key=caller.name,
         days=[
@@ -80,7 +81,13 @@ async def usage(services: ServicesDependency, caller: CallerDependency) -> Usage
             )
             for day in days
         ],
-        limits=asdict(caller.limits),
+        limits=LimitsReport(
+            requests_per_minute=limits.requests_per_minute,
+            concurrent_requests=limits.concurrent_requests,
+            usd_per_day=limits.usd_per_day,
+            models=None if limits.models is None else [*limits.models],
+            tools=limits.tools,
+        ),
         resets_at=services.quotas.resets_at(),
     )
 

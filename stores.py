@@ -83,6 +83,10 @@ class SessionStore(Protocol):
         ...
 
 
+REPORTED_DAYS = 31
+"""Days of which usage is told; stores keep them and some more."""
+
+
 @dataclass(frozen=True)
 class DayUsage:
     """What one key used on one day (UTC, as `2026-01-31`)."""
@@ -92,6 +96,16 @@ class DayUsage:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
+
+    def __add__(self, other: "DayUsage") -> "DayUsage":
+        """Add what was used on the same day."""
+        return DayUsage(
+            self.day,
+            self.requests + other.requests,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cost_usd + other.cost_usd,
+        )
 
 
 class UsageStore(Protocol):

@@ -5,7 +5,7 @@ Everything here is frozen: nobody changes a request on its way, nobody edits an 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,8 +87,8 @@ class TurnRequest:
 class Memory:
     """What a session remembers of its conversation."""
 
-    system: str | None
-    messages: tuple[Message, ...]
+    system: str | None = None
+    messages: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,10 @@ class Usage:
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Count both together."""
+        return Usage(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)

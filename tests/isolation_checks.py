@@ -91,10 +91,10 @@ def text_blocks(content: str | list[Json]) -> list[Json]:
 
 
 def expected_parameters(parameters: Json) -> Json:
-    """Claude's fields for OpenAI's parameters; its temperatures end at 1."""
+    """Claude's fields for OpenAI's parameters; its temperatures end at 1, which is left to Claude Code."""
     names = {"stop": "stop_sequences", "max_completion_tokens": "max_tokens"}
     fields = {names.get(name, name): value for name, value in parameters.items()}
-    return {name: min(value, 1) if name == "temperature" else value for name, value in fields.items()}
+    return {name: value for name, value in fields.items() if name != "temperature" or value < 1}
 
 
 # What the model saw

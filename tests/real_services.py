@@ -1,13 +1,11 @@
 """Real servers that tests need, on free loopback ports."""
 
-import shutil
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-import signal
+
 import redis
 
 
@@ -49,3 +47,7 @@ class RedisServer:
     def stop(self, sig: int = signal.SIGTERM) -> None:
         self._process.send_signal(sig)
         self._process.wait(20)
+
+    def flush(self) -> None:
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()

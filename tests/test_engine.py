@@ -98,7 +98,7 @@ def test_a_turn_whose_process_dies_unanswered_is_tried_again(serve: ServerFactor
 
 
 def test_a_whole_answer_whose_process_dies_halfway_is_tried_again(serve: ServerFactory) -> None:
-    """As long as the client has got nothing, which it has not before the end of a whole answer, a fresh one may play."""
+    """Before the end of a whole answer its client has got nothing, so a fresh process may play the turn."""
     server, gate = serve(spare_processes=0), Gate(after=50)
     server.upstream.script(Reply(text=["again and "] * 51, gate=gate))
     server.upstream.script(Reply(text="Fine."))

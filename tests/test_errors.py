@@ -16,10 +16,10 @@ from errors import (
     MissingKeyError,
     ModelNotFoundError,
     PermissionDeniedError,
-    RateLimitError,
     RequestTooLargeError,
     TurnTimeoutError,
     UpstreamError,
+    UpstreamRateLimitError,
     UpstreamRefusalError,
     from_upstream,
 )
@@ -65,9 +65,9 @@ def test_the_envelope_has_all_four_keys() -> None:
 
 def test_an_error_can_say_more_than_its_class() -> None:
     """`param` and `code` given at the raise reach the envelope, and the class's own code stays as it was."""
-    body = RateLimitError("Slow.", param="model", code="insufficient_quota").body()["error"]
+    body = UpstreamRateLimitError("Slow.", param="model", code="insufficient_quota").body()["error"]
     assert (body["param"], body["code"]) == ("model", "insufficient_quota")
-    assert RateLimitError("Slow.").code == "rate_limit_exceeded"
+    assert UpstreamRateLimitError("Slow.").code == "rate_limit_exceeded"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_errors_that_know_their_own_words(error: ApiError, param: str | None, co
 @pytest.mark.parametrize(
     ("error", "retry"),
     [
-        (RateLimitError("Slow."), "true"),
+        (UpstreamRateLimitError("Slow."), "true"),
         (UpstreamError("Down.", 500), "true"),
         (UpstreamRefusalError("No.", 402), "false"),
         (UpstreamRefusalError("Later.", 409), "true"),
@@ -111,7 +111,7 @@ def test_every_401_names_its_scheme(error: ApiError) -> None:
 
 def test_headers_of_the_raise_are_added() -> None:
     """Headers given at the raise stand beside the class's own."""
-    error = RateLimitError("Slow.", headers={"retry-after": "7"})
+    error = UpstreamRateLimitError("Slow.", headers={"retry-after": "7"})
     assert error.headers == {"x-should-retry": "true", "retry-after": "7"}
 
 
@@ -127,7 +127,7 @@ def test_headers_of_the_raise_are_added() -> None:
         (402, UpstreamRefusalError, 402),
         (409, UpstreamRefusalError, 409),
         (413, RequestTooLargeError, 413),
-        (429, RateLimitError, 429),
+        (429, UpstreamRateLimitError, 429),
         (500, UpstreamError, 500),
         (504, UpstreamError, 504),
         (529, UpstreamError, 503),

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from errors import InvalidRequestError
-from message_adapter import find_faults_of_conversation, to_chat_completion, to_turn_request
-from models import ChatMessage
+from message_adapter import find_faults_of_conversation, to_chat_completion, to_sampling, to_turn_request
+from models import ChatCompletionRequest, ChatMessage
 from turns import (
     Message,
+    Sampling,
     TextBlock,
     TextDelta,
     ToolResultBlock,
@@ -227,3 +228,25 @@ def test_a_completion_is_its_deltas_joined(deltas: list[str]) -> None:
     assert (completion.id, completion.created, completion.model) == ("chatcmpl-1", 7, "claude-x")
     assert (choice.message.content, choice.finish_reason) == ("".join(deltas), "length")
     assert (completion.usage.prompt_tokens, completion.usage.total_tokens) == (1 + 3 + 4, 1 + 3 + 4 + 2)
+
+
+@pytest.mark.parametrize(
+    ("sent", "sampling", "adjusted"),
+    [
+        ({}, Sampling(), ()),
+        ({"temperature": 0, "top_p": 0.5}, Sampling(temperature=0, top_p=0.5), ()),
+        ({"temperature": 2}, Sampling(), ("temperature",)),
+        ({"temperature": 1, "top_p": 1.0}, Sampling(), ()),
+        ({"stop": "END"}, Sampling(stop_sequences=("END",)), ()),
+        ({"stop": [" ", "END", "\n"]}, Sampling(stop_sequences=("END",)), ("stop",)),
+        ({"stop": []}, Sampling(), ()),
+        ({"max_tokens": 5}, Sampling(max_tokens=5), ()),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, Sampling(max_tokens=6), ("max_tokens",)),
+    ],
+)
+def test_sampling_is_translated(sent: dict[str, Any], sampling: Sampling, adjusted: tuple[str, ...]) -> None:
+    """Claude's names and range of temperatures, no blank stop strings, nothing that says nothing; changes are named."""
+    body = ChatCompletionRequest.model_validate(
+        {"model": "sonnet", "messages": [{"role": "user", "content": "Hello"}], **sent}
+    )
+    assert to_sampling(body) == (sampling, adjusted)

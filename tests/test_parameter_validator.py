@@ -9,8 +9,7 @@ from openai.types.chat import completion_create_params
 
 from errors import InvalidRequestError
 from models import ChatCompletionRequest
-from parameter_validator import PARAMETERS, Fate, adjusted_parameters, check_parameters, find_refusals, to_sampling
-from turns import Sampling
+from parameter_validator import PARAMETERS, Fate, check_parameters, find_refusals
 
 REFUSED = {
     "audio": {"voice": "alloy", "format": "wav"},
@@ -104,27 +103,6 @@ def test_ignored_parameters_are_in_order() -> None:
     """The report doesn't depend on the order in which a client writes its body; parameters of nobody's are in it."""
     body = {"seed": 1, "model": "sonnet", "frequency_penalty": 0, "enable_thinking": False}
     assert check_parameters(body) == ("enable_thinking", "frequency_penalty", "seed")
-
-
-@pytest.mark.parametrize(
-    ("sent", "sampling", "adjusted"),
-    [
-        ({}, Sampling(), ()),
-        ({"temperature": 0, "top_p": 0.5}, Sampling(temperature=0, top_p=0.5), ()),
-        ({"temperature": 2}, Sampling(temperature=1), ("temperature",)),
-        ({"stop": "END"}, Sampling(stop_sequences=("END",)), ()),
-        ({"stop": [" ", "END", "\n"]}, Sampling(stop_sequences=("END",)), ("stop",)),
-        ({"stop": []}, Sampling(), ()),
-        ({"max_tokens": 5}, Sampling(max_tokens=5), ()),
-        ({"max_tokens": 5, "max_completion_tokens": 6}, Sampling(max_tokens=6), ()),
-    ],
-)
-def test_sampling_is_translated(sent: dict[str, Any], sampling: Sampling, adjusted: tuple[str, ...]) -> None:
-    """Claude's names, Claude's range of temperatures, no blank stop strings; what was changed is reported."""
-    body = ChatCompletionRequest.model_validate(
-        {"model": "sonnet", "messages": [{"role": "user", "content": "Hello"}], **sent}
-    )
-    assert (to_sampling(body), adjusted_parameters(body)) == (sampling, adjusted)
 
 
 @pytest.mark.parametrize("name", [*OPENAIS, "enable_thinking"])

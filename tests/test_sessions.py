@@ -68,9 +68,10 @@ def test_a_session_remembers_what_was_said(serve: ServerFactory, store: StoreSet
         server.upstream.script(Reply(text=f"Answer {number}."))
     client = server.client()
     for number in range(3):
-        messages: list[Any] = [{"role": "system", "content": "Be brief."}] if not number else []
-        answer = client.chat.completions.create(
-            model=MODEL, messages=[*messages, user(f"Say {number}")], stream=stream, extra_body={"session_id": name}
+        first = [{"role": "system", "content": "Be brief."}] if not number else []
+        messages: Any = [*first, user(f"Say {number}")]
+        answer: Any = client.chat.completions.create(
+            model=MODEL, messages=messages, stream=stream, extra_body={"session_id": name}
         )
         assert [*answer] if stream else answer
     said = [[("user", f"Say {number}"), ("assistant", f"Answer {number}.")] for number in range(3)]
@@ -98,7 +99,7 @@ def test_calls_and_their_results_are_remembered(serve: ServerFactory, store: Sto
     server = serve(**store)
     server.upstream.script(Reply(text="Fine."), times=None)
     call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Zürich"}'}}
-    used = [
+    used: list[Json] = [
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": "21C"},
     ]
@@ -185,7 +186,7 @@ def test_turns_of_a_session_run_one_after_the_other(serve: ServerFactory, store:
 
 
 def test_who_waits_for_a_session_too_long_is_told(serve: ServerFactory, redis_server: RedisServer, name: str) -> None:
-    """A request whose session stays busy for as long as it may take gets a 409, also where another server is the busy one."""
+    """A request whose session stays busy for as long as it may take gets a 409, be it busy on another server."""
     patient, hasty = serve(redis_url=redis_server.url), serve(redis_url=redis_server.url, max_timeout=1000)
     gate = Gate(after=1)
     patient.upstream.script(Reply(text=["a ", "b"], gate=gate))

@@ -147,16 +147,15 @@ async def test_one_has_the_lock_at_a_time_and_in_order(stores: Stores, owner: st
         async with stores.sessions.lock(owner, "s", PATIENCE):
             order.append(number)
 
-    async with anyio.create_task_group() as tasks:
-        async with stores.sessions.lock(owner, "s", PATIENCE):
-            for number in range(5):
-                tasks.start_soon(take, number)
-                await anyio.wait_all_tasks_blocked()
-            async with (
-                stores.sessions.lock(owner, "another", PATIENCE),
-                stores.sessions.lock(f"{owner}-2", "s", PATIENCE),
-            ):
-                assert order == []
+    async with anyio.create_task_group() as tasks, stores.sessions.lock(owner, "s", PATIENCE):
+        for number in range(5):
+            tasks.start_soon(take, number)
+            await anyio.wait_all_tasks_blocked()
+        async with (
+            stores.sessions.lock(owner, "another", PATIENCE),
+            stores.sessions.lock(f"{owner}-2", "s", PATIENCE),
+        ):
+            assert order == []
     assert order == [0, 1, 2, 3, 4]
 
 
@@ -250,11 +249,13 @@ async def test_a_crashed_holders_lock_expires(
     """A server that stops renewing its lock loses it to another one, and can't save any more."""
     monkeypatch.setattr("redis_stores._LOCK_MS", 300)
     async with redis_stores(redis_server.url) as crashed, redis_stores(redis_server.url) as other:
-        async with crashed.sessions.lock(owner, "s", PATIENCE) as lost:
-            async with other.sessions.lock(owner, "s", PATIENCE) as lock:
-                await lock.save(session_of(owner), MOST)
-                with pytest.raises(SessionLostError):
-                    await lost.save(session_of(owner, memory=Memory(None, ())), MOST)
+        async with (
+            crashed.sessions.lock(owner, "s", PATIENCE) as lost,
+            other.sessions.lock(owner, "s", PATIENCE) as lock,
+        ):
+            await lock.save(session_of(owner), MOST)
+            with pytest.raises(SessionLostError):
+                await lost.save(session_of(owner, memory=Memory()), MOST)
         assert await other.sessions.load(owner, "s", NOW) == session_of(owner)
 
 
@@ -265,15 +266,19 @@ async def test_a_lock_is_renewed_while_it_is_held(
     """A turn longer than a lock's life keeps its session from others."""
     monkeypatch.setattr("redis_stores._LOCK_MS", 300)
     monkeypatch.setattr("redis_stores._RENEW_SECONDS", 0.05)
-    async with redis_stores(redis_server.url) as one, redis_stores(redis_server.url) as other:
-        async with anyio.create_task_group() as tasks, one.sessions.lock(owner, "s", PATIENCE) as lock:
-            assert isinstance(one.sessions, RedisSessionStore)
-            tasks.start_soon(one.sessions.renew_again_and_again)
-            with pytest.raises(SessionBusyError):
-                async with other.sessions.lock(owner, "s", 1.0):
-                    pass
-            await lock.save(session_of(owner), MOST)
-            tasks.cancel_scope.cancel()
+    async with (
+        redis_stores(redis_server.url) as one,
+        redis_stores(redis_server.url) as other,
+        anyio.create_task_group() as tasks,
+        one.sessions.lock(owner, "s", PATIENCE) as lock,
+    ):
+        assert isinstance(one.sessions, RedisSessionStore)
+        tasks.start_soon(one.sessions.renew_again_and_again)
+        with pytest.raises(SessionBusyError):
+            async with other.sessions.lock(owner, "s", 1.0):
+                pass
+        await lock.save(session_of(owner), MOST)
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.asyncio
