@@ -75,7 +75,7 @@ def test_limits_can_be_switched_off(serve: ServerFactory) -> None:
 
 
 def test_too_many_requests_are_told_when_to_come_back(serve: ServerFactory, store: Mapping[str, str]) -> None:
-    """The 429 has the true number of seconds, in the body, in its text and in Retry-After; all answers say what is left."""
+    """The 429 has the true number of seconds, in its body and in Retry-After; all answers say what is left."""
     server = serve(**store, rate_limit_enabled=True, rate_limit_session_per_minute=2)
     began = time.time()
     responses = [httpx.get(f"{server.url}/v1/sessions") for _ in range(3)]
