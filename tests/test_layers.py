@@ -8,8 +8,8 @@ import pytest
 from conftest import REPOSITORY
 
 LAYERS = (
-    {"config", "errors", "schema_instance", "turns"},
-    {"cli_frames", "cli_launch", "conversation", "demo_upstream", "models", "turn_queue"},
+    {"callers", "config", "errors", "schema_instance", "turns"},
+    {"cli_frames", "cli_launch", "conversation", "demo_upstream", "keys_file", "models", "turn_queue"},
     {"cli_channel"},
     {"auth", "claude_process", "message_adapter", "parameter_validator", "request_body", "streaming"},
     {"engine_probe", "model_catalog", "spare_processes"},
