@@ -19,7 +19,7 @@ from message_adapter import to_chat_completion
 from models import ChatCompletion, ErrorResponse
 from parameter_validator import adjusted_parameters, check_parameters
 from request_body import parse_chat_completion, read_json_object
-from services import OwnerDependency, ServicesDependency, require_key
+from services import CallerDependency, ServicesDependency, require_key
 from streaming import ChunkEncoder
 from turns import TurnEnded, TurnEvent
 
@@ -35,14 +35,15 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ERRORS)
-async def create_chat_completion(request: Request, services: ServicesDependency, owner: OwnerDependency) -> Response:
+async def create_chat_completion(request: Request, services: ServicesDependency, caller: CallerDependency) -> Response:
     """Answer a conversation, whole or, with `stream: true`, as server-sent events."""
     raw = await read_json_object(request.stream(), services.settings.max_request_size)
     ignored = check_parameters(raw)
     body = parse_chat_completion(raw)
+    services.catalog.check(body.model, caller.limits)
     reported = sorted({*ignored, *adjusted_parameters(body)})
     headers = {"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}
-    begin = services.chat.begin(body, owner)
+    begin = services.chat.begin(body, caller.owner)
     answer = _streamed(begin, headers, include_usage=body.include_usage) if body.stream else _whole(begin, headers)
     return await _unless_client_leaves(request, answer)
 

@@ -56,13 +56,14 @@ def create_app(settings: Settings) -> FastAPI:
         exception_handlers=ERROR_HANDLERS,
         redirect_slashes=False,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
     describe_bodies(app, {"/v1/chat/completions": ChatCompletionRequest})
     app.include_router(info_routes.open_router)
     app.include_router(info_routes.router)
     app.include_router(chat_routes.router)
     app.add_middleware(
-        OriginGuard if not settings.keys else CORSMiddleware,
+        CORSMiddleware if settings.asks_for_keys else OriginGuard,
         allow_origins=settings.cors_origins,
         allow_origin_regex=None if settings.cors_origins else _LOCAL_PAGES,
         allow_methods=["*"],

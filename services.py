@@ -17,7 +17,8 @@ from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from auth import Login, check_key, find_login, login_environment
+from auth import KeyRing, Login, find_login, login_environment
+from callers import Caller
 from chat_service import ChatService
 from cli_launch import check_cli, find_cli
 from config import Settings
@@ -39,6 +40,7 @@ class Services:
     """The parts of a running server."""
 
     settings: Settings
+    keys: KeyRing
     login: Login
     pool: ProcessPool
     catalog: ModelCatalog
@@ -53,7 +55,15 @@ class Services:
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
-    """Start all parts, and close all of them at the end. Raises ConfigurationError where there is no usable CLI."""
+    """Start all parts, and close all of them at the end.
+
+    Raises ConfigurationError where there is no usable CLI, or a file of keys that can't be used.
+    """
+    keys = KeyRing(settings)
+    if not settings.asks_for_keys and not settings.is_local:
+        logger.warning(
+            "This server listens on %s and asks for no API key: whoever reaches it may use it", settings.host
+        )
     cli_path = find_cli(settings.claude_cli_path)
     version = await run_in_threadpool(check_cli, cli_path, settings.environment.get("PATH", ""))
     async with AsyncExitStack() as stack:
@@ -66,7 +76,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial))
         catalog = ModelCatalog(partial(pool.inspect, profile), settings.model_aliases, created=int(time.time()))
         chat = ChatService(pool, catalog, login, profile, settings.timeout_seconds)
-        yield Services(settings, login, pool, catalog, chat, version)
+        yield Services(settings, keys, login, pool, catalog, chat, version)
 
 
 def _limits(settings: Settings) -> PoolLimits:
@@ -129,9 +139,9 @@ _bearer = HTTPBearer(auto_error=False, description="One of the server's API keys
 
 async def require_key(
     services: ServicesDependency, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> str:
+) -> Caller:
     """Route dependency: only callers with a key of ours pass, where there are keys. Returns who it is."""
-    return check_key(services.settings, credentials.credentials if credentials else None)
+    return services.keys.caller(credentials.credentials if credentials else None)
 
 
-OwnerDependency = Annotated[str, Depends(require_key)]
+CallerDependency = Annotated[Caller, Depends(require_key)]
