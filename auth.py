@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from callers import Caller, KeyLimits
 from config import AuthMethod, Settings
 from errors import AuthenticationError, MissingKeyError
+from keys_file import KeysFile
 
 # What a process needs to find its files, its language and its way out, through a company's network or gateway.
 _BASIC_VARIABLES = frozenset(
@@ -189,16 +191,35 @@ def login_environment(settings: Settings, login: Login) -> dict[str, str]:
     return {**kept, **({method.switch: "1"} if method and method.switch else {})}
 
 
-def check_key(settings: Settings, given: str | None) -> str:
-    """Let a caller pass who shows one of our keys, or anyone where there are none; return who it is.
+def hash_key(key: str) -> str:
+    """The SHA-256 of a key, in hexadecimal: what we know a caller by, and what a file of keys holds."""
+    return sha256(key.encode()).hexdigest()
 
-    Raises AuthenticationError in OpenAI's words. Every key is compared, in constant time.
-    """
-    if not settings.keys:
-        return _ANYONE
-    if not given:
-        raise MissingKeyError
-    matches = [hmac.compare_digest(given.encode(), key.encode()) for key in settings.keys]
-    if not any(matches):
-        raise AuthenticationError("Incorrect API key provided. Use one of the keys that this server was started with.")
-    return sha256(given.encode()).hexdigest()
+
+class KeyRing:
+    """The keys that open the API: API_KEY, API_KEYS, and those in API_KEYS_FILE as it is at the time."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read the file, where there is one. Raises ConfigurationError where it can't be used."""
+        self._asks = settings.asks_for_keys
+        self._file = KeysFile(settings.api_keys_file) if settings.api_keys_file else None
+        # The settings' own keys are the operator's: nothing is kept from them.
+        self._own = tuple(Caller(hash_key(key), limits=KeyLimits(tools=True)) for key in settings.keys)
+        self._anyone = Caller(_ANYONE, limits=KeyLimits(tools=settings.is_local))
+
+    def caller(self, given: str | None) -> Caller:
+        """Let a caller pass who shows one of our keys, or anyone where there are none; return who it is.
+
+        Raises AuthenticationError in OpenAI's words. Every key is compared, in constant time.
+        """
+        if not self._asks:
+            return self._anyone
+        if not given:
+            raise MissingKeyError
+        # The file's come first: a key that has limits there has them, wherever else it stands.
+        known = (*(self._file.callers() if self._file else ()), *self._own)
+        digest = hash_key(given)
+        found = [caller for caller in known if hmac.compare_digest(caller.owner, digest)]
+        if not found:
+            raise AuthenticationError("Incorrect API key provided. Use one of the keys that this server knows.")
+        return found[0]

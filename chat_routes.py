@@ -43,6 +43,7 @@ async def create_chat_completion(request: Request, services: ServicesDependency,
         parameters = parse_json_object(raw)
         ignored = check_parameters(parameters)
         body = parse_chat_completion(parameters)
+        services.catalog.check(body.model, caller.limits)
         reported = sorted({*ignored, *to_sampling(body)[1]})
         headers = {"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}
         begin = services.chat.begin(body, caller)

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -236,9 +237,24 @@ class Settings(BaseSettings):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Every key that opens the API; empty where none is asked for."""
+        """The keys that the settings themselves hold: API_KEY and API_KEYS."""
         single = (self.api_key,) if self.api_key else ()
         return tuple(key.get_secret_value() for key in (*single, *self.api_keys))
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether callers must show a key; one of a file counts as well, be the file still empty."""
+        return bool(self.keys) or self.api_keys_file is not None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether HOST is an address that only this machine can reach; a name other than `localhost` may be any."""
+        try:
+            address = ip_address(self.host)
+        except ValueError:
+            return self.host.lower() == "localhost"
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        return (mapped or address).is_loopback
 
     @property
     def timeout_seconds(self) -> float:

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from config import VERSION
 from errors import ApiError
 from models import AuthStatus, ErrorResponse, Health, Model, ModelList, PoolStatus, Version
-from services import Services, ServicesDependency, limited, require_key
+from services import CallerDependency, Services, ServicesDependency, limited, require_key
 
 open_router = APIRouter()
 router = APIRouter(dependencies=[Depends(require_key)], responses={401: {"model": ErrorResponse}})
@@ -61,15 +61,16 @@ async def versions(services: ServicesDependency) -> Version:
 
 @router.head("/v1/models", include_in_schema=False)
 @router.get("/v1/models")
-async def list_models(services: ServicesDependency) -> ModelList:
-    """List the models of this account, their aliases and the operator's."""
-    return ModelList(data=[_model(name, services) for name in await services.catalog.names()])
+async def list_models(services: ServicesDependency, caller: CallerDependency) -> ModelList:
+    """List the models of this account, their aliases and the operator's, as far as the caller may ask for them."""
+    return ModelList(data=[_model(name, services) for name in await services.catalog.names(caller.limits)])
 
 
 @router.head("/v1/models/{name:path}", include_in_schema=False)
 @router.get("/v1/models/{name:path}", responses={404: {"model": ErrorResponse}})
-async def retrieve_model(name: str, services: ServicesDependency) -> Model:
+async def retrieve_model(name: str, services: ServicesDependency, caller: CallerDependency) -> Model:
     """Say whether a model of this name can be asked for."""
+    services.catalog.check(name, caller.limits)
     await services.catalog.resolve(name)
     return _model(name, services)
 
@@ -111,7 +112,7 @@ async def auth_status(services: ServicesDependency) -> AuthStatus:
         complete=not missing,
         missing=missing,
         hint=login.fix if missing else None,
-        api_key_required=bool(services.settings.keys),
+        api_key_required=services.settings.asks_for_keys,
         account=asdict(inspection.account) if inspection else None,
         claude_code_version=services.claude_code_version,
     )

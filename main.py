@@ -1,11 +1,13 @@
 """The server: composition, and the command line.
 
-python main.py [PORT] [--host HOST] [--demo], or uvicorn main:app --reload
+python main.py [PORT] [--host HOST] [--demo], or uvicorn main:app --reload; python main.py keys new [NAME] makes a key
 """
 
 import argparse
 import errno
 import logging
+import os
+import secrets
 import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -16,21 +18,25 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from sse_starlette.sse import AppStatus
 
 import chat_routes
 import debug_routes
 import info_routes
 import session_routes
+from auth import KeyRing, hash_key
 from cli_launch import check_cli, find_cli
 from config import VERSION, ConfigurationError, Settings, load_settings
 from http_layer import ERROR_HANDLERS, CommonHeaders, OriginGuard, describe_bodies
+from keys_file import check_name
 from models import AnyParameters, ChatCompletionRequest
 from services import open_services
 
 _PORTS_TO_TRY = 100
 _SHUTDOWN_GRACE_SECONDS = 30
+_INTERRUPTED = 130
+"""The exit status of what Ctrl-C ended, as shells have it."""
 _LOCAL_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 _BODIES: Mapping[str, type[BaseModel]] = {
@@ -39,11 +45,36 @@ _BODIES: Mapping[str, type[BaseModel]] = {
     "/v1/compatibility": AnyParameters,
 }
 _DESCRIPTION = "OpenAI's API, answered by Claude Code."
+_KEY_BYTES = 32
 _DEMO_BANNER = """
   ┌──────────────────────────────────────────────────────────────────────────┐
   │ DEMO: no account is used and no model answers. Claude Code is real, what  │
   │ stands behind it is a stand-in on this machine. X-Claude-Backend: demo    │
   └──────────────────────────────────────────────────────────────────────────┘
+"""
+_OPEN_BANNER = """
+  ┌──────────────────────────────────────────────────────────────────────────┐
+  │ WARNING: no API key protects this server, and other machines may reach   │
+  │ it. Whoever does can use it. Set API_KEY, or listen on 127.0.0.1.        │
+  └──────────────────────────────────────────────────────────────────────────┘
+"""
+_NEW_KEY = """The key, which is shown this once:
+
+{key}
+
+Its hash:
+
+sha256:{digest}
+
+The entry for the file that API_KEYS_FILE names; take the # off what you want to limit:
+
+[keys.{name}]
+hash = "sha256:{digest}"
+# requests_per_minute = 60
+# concurrent_requests = 4
+# usd_per_day = 5.0
+# models = ["sonnet", "claude-haiku-*"]
+# tools = true
 """
 
 
@@ -65,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
         exception_handlers=ERROR_HANDLERS,
         redirect_slashes=False,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
     describe_bodies(app, _BODIES)
     app.include_router(info_routes.open_router)
@@ -73,7 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(debug_routes.router)
     app.include_router(session_routes.router)
     app.add_middleware(
-        OriginGuard if not settings.keys else CORSMiddleware,
+        CORSMiddleware if settings.asks_for_keys else OriginGuard,
         allow_origins=settings.cors_origins,
         allow_origin_regex=None if settings.cors_origins else _LOCAL_PAGES,
         allow_methods=["*"],
@@ -90,6 +122,7 @@ def __getattr__(name: str) -> FastAPI:
         try:
             settings = load_settings()
             find_cli(settings.claude_cli_path)
+            _check_keys(settings)
         except ConfigurationError as error:
             sys.exit(f"claude-wrapper can't start. {error}")
         _start_logging(settings)
@@ -124,36 +157,120 @@ def bind(host: str, port: int) -> socket.socket:
     raise ConfigurationError(f"No free port from {port} to {last} on {host}.")
 
 
+def _check_keys(settings: Settings) -> None:
+    """Raise ConfigurationError for a file of keys that the lifespan would stumble over, with a traceback."""
+    KeyRing(settings)
+
+
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="main.py", description=_DESCRIPTION)
+    parser = argparse.ArgumentParser(
+        prog="main.py", description=_DESCRIPTION, epilog="main.py keys new [NAME] makes an API key and its entry."
+    )
     parser.add_argument("port", nargs="?", type=int, help="port to listen on (default: PORT, else 8000)")
     parser.add_argument("--host", help="address to listen on (default: HOST, else 127.0.0.1)")
     parser.add_argument("--demo", action="store_true", default=None, help="run without an account, on a stand-in")
     return {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
 
 
+def _keys_command(arguments: Sequence[str]) -> int:
+    """Carry out `keys new [NAME]`. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="main.py keys", description="Make API keys.")
+    new = parser.add_subparsers(required=True, metavar="new").add_parser("new", help="print a key and its entry")
+    new.add_argument("name", nargs="?", metavar="NAME", help="whose it is (default: one made from the key's hash)")
+    given: str | None = parser.parse_args(arguments).name
+    key = secrets.token_urlsafe(_KEY_BYTES)
+    digest = hash_key(key)
+    try:
+        name = check_name(f"key-{digest[:8]}" if given is None else given)
+    except ValueError as error:
+        print(f"{given!r} can't be the name: {error}.", file=sys.stderr)
+        return 2
+    print(_NEW_KEY.format(key=key, digest=digest, name=name), end="")
+    return 0
+
+
+def _somebody_is_there() -> bool:
+    """Whether a person can answer: a job in the background of a terminal would be stopped by its own question."""
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
+        return False
+    if sys.platform == "win32":
+        return True
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except OSError:  # a terminal, but not the one that controls us
+        return False
+
+
+def _wants_key() -> bool:
+    """Ask whether callers shall show a key. The end of the input is a no."""
+    while True:
+        print("Enable API key protection? (y/N) ", end="", flush=True)
+        try:
+            answer = input().strip().lower()
+        except EOFError:
+            print()
+            return False
+        if answer in {"", "n", "no", "y", "yes"}:
+            return answer.startswith("y")
+
+
+def _offered_key(settings: Settings) -> SecretStr | None:
+    """A new key, where there is none, somebody to ask, and that is what they want."""
+    if settings.asks_for_keys or settings.demo or not _somebody_is_there() or not _wants_key():
+        return None
+    return SecretStr(secrets.token_urlsafe(_KEY_BYTES))
+
+
 def _announce(settings: Settings, listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
+    port = listener.getsockname()[1]
     if settings.demo:
         print(_DEMO_BANNER, flush=True)
+    if not settings.asks_for_keys and not settings.is_local:
+        print(_OPEN_BANNER, flush=True)
     if settings.port not in (0, port):
         print(f"Port {settings.port} is in use; this server takes {port}.", flush=True)
-    print(f"claude-wrapper {VERSION} listens on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    print(f"claude-wrapper {VERSION} listens on {_url(settings.host, port)}", flush=True)
+
+
+def _show(key: SecretStr, settings: Settings, listener: socket.socket) -> None:
+    # Who listens everywhere can be asked nearby.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - it binds nothing
+    bearer = f"Authorization: Bearer {key.get_secret_value()}"
+    print("The API key, which is shown this once and is gone when the server ends:\n")
+    print(f"    {key.get_secret_value()}\n")
+    print(f'    curl {_url(host, listener.getsockname()[1])}/v1/models -H "{bearer}"\n', flush=True)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the server until it is told to stop. Returns the exit status."""
+    """Run the server until it is told to stop, or make a key. Returns the exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["keys"]:
+        return _keys_command(given[1:])
     try:
-        settings = load_settings(**_parsed(sys.argv[1:] if arguments is None else arguments))
+        settings = load_settings(**_parsed(given))
         _start_logging(settings, "%(asctime)s %(levelname)s %(name)s: %(message)s")
         check_cli(find_cli(settings.claude_cli_path), settings.environment.get("PATH", ""))
-        app = create_app(settings)
+        _check_keys(settings)
+        new_key = _offered_key(settings)
         listener = bind(settings.host, settings.port)
     except (ConfigurationError, OSError) as error:
         print(f"claude-wrapper can't start. {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print()
+        return _INTERRUPTED
+    # As the system has it: a name, or nothing, may mean any address.
+    settings = settings.model_copy(update={"host": listener.getsockname()[0]})
+    if new_key:
+        settings = settings.model_copy(update={"api_key": new_key})
     _announce(settings, listener)
-    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=_SHUTDOWN_GRACE_SECONDS)
+    if new_key:
+        _show(new_key, settings, listener)
+    config = uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=_SHUTDOWN_GRACE_SECONDS)
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     return 0 if server.started else 1

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from fnmatch import fnmatchcase
 
 import anyio
 
+from callers import KeyLimits
 from errors import ModelNotFoundError
 from turns import ClaudeModel, Inspection
 
@@ -33,10 +35,23 @@ class ModelCatalog:
                 self._inspection = await self._inspect()
             return self._inspection
 
-    async def names(self) -> tuple[str, ...]:
-        """Every name that a client may ask for and that can be listed: ids, Claude's aliases and the operator's."""
+    async def names(self, limits: KeyLimits) -> tuple[str, ...]:
+        """Every name that such a key may ask for and that can be listed: ids, Claude's aliases and the operator's."""
         listed = (await self.inspection()).models
-        return tuple(dict.fromkeys([name for model in listed for name in (model.id, model.alias)] + [*self._aliases]))
+        names = dict.fromkeys([name for model in listed for name in (model.id, model.alias)] + [*self._aliases])
+        return tuple(name for name in names if self._allows(name, limits))
+
+    def check(self, name: str, limits: KeyLimits) -> None:
+        """Let pass what such a key may ask for, by its own name or by what that stands for; no process is spent.
+
+        Raises ModelNotFoundError.
+        """
+        if not self._allows(name, limits):
+            raise ModelNotFoundError(name)
+
+    def _allows(self, name: str, limits: KeyLimits) -> bool:
+        both = (name, self._aliases.get(name, name))
+        return limits.models is None or any(_fits(each, pattern) for each in both for pattern in limits.models)
 
     async def resolve(self, name: str) -> str:
         """Return what to ask Claude Code for. Raises ModelNotFoundError, and no process is spent on it."""
@@ -46,6 +61,11 @@ class ModelCatalog:
         if any(_stands_for(model, target) for model in (await self.inspection()).models):
             return target
         raise ModelNotFoundError(name)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    # Brackets mean themselves: an id may end in [1m].
+    return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 def _stands_for(model: ClaudeModel, name: str) -> bool:

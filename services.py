@@ -21,7 +21,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from limits.aio.storage import Storage
 from slowapi.util import get_remote_address
 
-from auth import Login, check_key, find_login, login_environment
+from auth import KeyRing, Login, find_login, login_environment
 from callers import Caller
 from chat_service import ChatService
 from cli_launch import check_cli, find_cli
@@ -51,6 +51,7 @@ class Services:
     """The parts of a running server."""
 
     settings: Settings
+    keys: KeyRing
     login: Login
     pool: ProcessPool
     catalog: ModelCatalog
@@ -69,7 +70,15 @@ class Services:
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
-    """Start all parts, and close all of them at the end. Raises ConfigurationError where there is no usable CLI."""
+    """Start all parts, and close all of them at the end.
+
+    Raises ConfigurationError where there is no usable CLI, or a file of keys that can't be used.
+    """
+    keys = KeyRing(settings)
+    if not settings.asks_for_keys and not settings.is_local:
+        logger.warning(
+            "This server listens on %s and asks for no API key: whoever reaches it may use it", settings.host
+        )
     cli_path = find_cli(settings.claude_cli_path)
     version = await run_in_threadpool(check_cli, cli_path, settings.environment.get("PATH", ""))
     async with AsyncExitStack() as stack:
@@ -90,7 +99,19 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial, quotas.book_cost))
         catalog = ModelCatalog(partial(pool.inspect, profile), settings.model_aliases, created=int(time.time()))
         chat = ChatService(pool, catalog, sessions, quotas, login, profile, settings.timeout_seconds)
-        yield Services(settings, login, pool, catalog, sessions, limiter, quotas, stores.connection, chat, version)
+        yield Services(
+            settings=settings,
+            keys=keys,
+            login=login,
+            pool=pool,
+            catalog=catalog,
+            sessions=sessions,
+            limiter=limiter,
+            quotas=quotas,
+            connection=stores.connection,
+            chat=chat,
+            claude_code_version=version,
+        )
 
 
 @dataclass(frozen=True)
@@ -195,7 +216,7 @@ async def require_key(
     services: ServicesDependency, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
     """Route dependency: only callers with a key of ours pass, where there are keys. Returns who it is."""
-    return Caller(check_key(services.settings, credentials.credentials if credentials else None))
+    return services.keys.caller(credentials.credentials if credentials else None)
 
 
 CallerDependency = Annotated[Caller, Depends(require_key)]

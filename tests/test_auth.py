@@ -1,11 +1,14 @@
 """Which Claude login is found, what of the environment it hands on, and whose key opens the API."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from hmac import compare_digest
 from pathlib import Path
 
 import pytest
 
-from auth import check_key, claude_config_directory, find_login, login_environment
+from auth import KeyRing, claude_config_directory, find_login, hash_key, login_environment
+from callers import Caller, KeyLimits
 from config import AuthMethod, Settings
 from conftest import make_settings
 from errors import AuthenticationError, MissingKeyError
@@ -117,28 +120,95 @@ def test_claude_code_sees_nothing_that_it_doesnt_need(tmp_path: Path) -> None:
     assert login_environment(settings, find_login(settings)) == {"HOME": str(tmp_path), **needed}
 
 
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    """A file with Anna's key, which may ask for one model."""
+    path = tmp_path / "keys.toml"
+    path.write_text(f'[keys.anna]\nhash = "sha256:{hash_key("of-anna")}"\nmodels = ["sonnet"]\n', encoding="utf-8")
+    return path
+
+
+ANNA = Caller(hash_key("of-anna"), "anna", KeyLimits(models=("sonnet",)))
+
+
 @pytest.mark.parametrize("given", ["one", "two", "drei/3="])
-def test_any_of_our_keys_opens(given: str) -> None:
-    """One key is as good as another, whichever variable it came from."""
-    check_key(make_settings({}, api_key="one", api_keys="two,drei/3="), given)
+def test_any_of_our_keys_opens(given: str, keys_file: Path) -> None:
+    """One key is as good as another, whichever variable it came from, and is known by its hash."""
+    ring = KeyRing(make_settings({}, api_key="one", api_keys="two,drei/3=", api_keys_file=keys_file))
+    assert ring.caller(given) == Caller(hash_key(given), None, KeyLimits(tools=True))
+
+
+def test_a_key_of_the_file_opens_within_its_limits(keys_file: Path) -> None:
+    """It has its name and its limits, also where the same key stands among the settings."""
+    assert KeyRing(make_settings({}, api_keys_file=keys_file)).caller("of-anna") == ANNA
+    assert KeyRing(make_settings({}, api_key="of-anna", api_keys_file=keys_file)).caller("of-anna") == ANNA
+
+
+def test_the_file_counts_as_it_is_now(keys_file: Path) -> None:
+    """A key that leaves the file opens no longer, and one that comes does, with no restart."""
+    ring = KeyRing(make_settings({}, api_keys_file=keys_file))
+    keys_file.write_text(f'[keys.anna-2]\nhash = "sha256:{hash_key("another")}"\n', encoding="utf-8")
+    assert ring.caller("another").name == "anna-2"
+    with pytest.raises(AuthenticationError):
+        ring.caller("of-anna")
+
+
+def test_a_hash_is_no_key(keys_file: Path) -> None:
+    """What the file shows opens nothing."""
+    ring = KeyRing(make_settings({}, api_key="one", api_keys_file=keys_file))
+    for given in (hash_key("of-anna"), f"sha256:{hash_key('of-anna')}", hash_key("one")):
+        with pytest.raises(AuthenticationError, match="Incorrect API key"):
+            ring.caller(given)
+
+
+@pytest.mark.parametrize("given", ["of-anna", "one", "wrong"])
+def test_every_key_is_compared_whichever_is_right(given: str, keys_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of an answer tells nothing of where a key stands: no comparison is left out, and each is constant."""
+    compared: list[str | bytes] = []
+
+    def compare(known: str, shown: str) -> bool:
+        compared.append(known)
+        return compare_digest(known, shown)
+
+    monkeypatch.setattr("auth.hmac.compare_digest", compare)
+    ring = KeyRing(make_settings({}, api_key="one", api_keys="two", api_keys_file=keys_file))
+    with suppress(AuthenticationError):
+        ring.caller(given)
+    assert compared == [hash_key(key) for key in ("of-anna", "one", "two")]
 
 
 @pytest.mark.parametrize("given", [None, ""])
 def test_no_key_is_a_401_of_its_own(given: str | None) -> None:
     """Without a key the caller is told how to send one."""
     with pytest.raises(MissingKeyError):
-        check_key(make_settings({}, api_key="one"), given)
+        KeyRing(make_settings({}, api_key="one")).caller(given)
 
 
 @pytest.mark.parametrize("given", ["sesam", "sesames", "SESAME", "sesame ", "sesame,two", "ü-sesame"])
 def test_a_wrong_key_is_refused_and_not_repeated(given: str) -> None:
     """Only a whole key opens, and the answer doesn't show what was sent."""
     with pytest.raises(AuthenticationError, match="Incorrect API key") as caught:
-        check_key(make_settings({}, api_key="sesame"), given)
+        KeyRing(make_settings({}, api_key="sesame")).caller(given)
     assert "sesam" not in caught.value.message.lower()
 
 
 @pytest.mark.parametrize("given", [None, "whatever"])
 def test_without_keys_everybody_may_ask(given: str | None) -> None:
-    """A server without keys takes any caller, also one that shows a key."""
-    check_key(make_settings({}), given)
+    """A server without keys takes any caller, also one that shows a key, and takes all for the same one."""
+    assert KeyRing(make_settings({})).caller(given).owner == "anyone"
+
+
+def test_a_file_without_keys_lets_nobody_pass(keys_file: Path) -> None:
+    """Where a file is named a key is asked for, be there none yet."""
+    keys_file.write_text("", encoding="utf-8")
+    ring = KeyRing(make_settings({}, api_keys_file=keys_file))
+    with pytest.raises(MissingKeyError):
+        ring.caller(None)
+    with pytest.raises(AuthenticationError):
+        ring.caller("of-anna")
+
+
+@pytest.mark.parametrize(("host", "tools"), [("127.0.0.1", True), ("0.0.0.0", False), ("::", False)])  # noqa: S104
+def test_without_keys_only_a_local_server_lends_its_tools(host: str, tools: bool) -> None:
+    """Who reaches an open server from elsewhere may not have Claude Code's own tools."""
+    assert KeyRing(make_settings({}, host=host)).caller(None).limits.tools == tools

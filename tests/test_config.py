@@ -44,12 +44,35 @@ def test_the_environment_has_the_file_beneath_it(directory: Path, monkeypatch: p
     assert "AWS_EMPTY" not in environment
 
 
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        *[(host, True) for host in ("127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1", "localhost", "LOCALHOST")],
+        *[(host, False) for host in ("0.0.0.0", "::", "10.0.0.1", "192.168.0.1", "2001:db8::1", "::ffff:10.0.0.1")],  # noqa: S104
+        *[(host, False) for host in ("example.org", "localhost.example.org", "", "fe80::1%eth0")],
+    ],
+)
+def test_only_loopback_is_local(host: str, local: bool) -> None:
+    """An address of loopback keeps others out; any other address, every address, and an unknown name don't."""
+    assert load_settings(host=host).is_local == local
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("API_KEY", "one"), ("API_KEYS", "one,two"), ("API_KEYS_FILE", "keys.toml")]
+)
+def test_each_way_to_set_a_key_asks_for_one(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, several, or a file for them: callers must show one, and without any of these nobody must."""
+    assert not load_settings().asks_for_keys
+    monkeypatch.setenv(variable, value)
+    assert load_settings().asks_for_keys
+
+
 def test_an_empty_variable_is_like_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose files hand on variables that nobody set as empty ones."""
-    for name in ("PORT", "API_KEY", "MODEL_ALIASES", "CLAUDE_AUTH_METHOD"):
+    for name in ("PORT", "API_KEY", "API_KEYS_FILE", "MODEL_ALIASES", "CLAUDE_AUTH_METHOD"):
         monkeypatch.setenv(name, "")
     settings = load_settings()
-    assert (settings.port, settings.api_key, settings.model_aliases) == (8000, None, {})
+    assert (settings.port, settings.asks_for_keys, settings.model_aliases) == (8000, False, {})
 
 
 @pytest.mark.parametrize(

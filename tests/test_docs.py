@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from callers import KeyLimits
 from config import Settings, load_settings
 from conftest import REPOSITORY, Server
+from keys_file import parse_keys
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 SETTINGS = {name: field for name, field in Settings.model_fields.items() if name != "environment"}
@@ -68,6 +70,12 @@ def test_the_readmes_python_works_as_pasted(server: Server) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment
     )
     assert "demo upstream" in answer.stdout
+
+
+def test_the_readmes_file_of_keys_is_right() -> None:
+    """The example has every limit that there is, and each as the text tells it."""
+    (caller,) = parse_keys(code_block("toml", "[keys.anna]").encode())
+    assert (caller.name, caller.limits) == ("anna", KeyLimits(60, 4, 5.0, ("sonnet", "claude-haiku-*"), tools=False))
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:

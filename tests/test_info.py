@@ -2,14 +2,19 @@
 
 import json
 import re
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from fastapi.routing import iter_route_contexts
 
+from auth import hash_key
 from config import VERSION
-from conftest import Server, ServerFactory, clean_environment
+from conftest import Server, ServerFactory, clean_environment, make_settings
+from main import create_app
 
 
 def get(server: Server, path: str, **options: Any) -> httpx.Response:
@@ -125,20 +130,105 @@ def test_head_works(server: Server) -> None:
     assert httpx.head(f"{server.url}/health").status_code == 200
 
 
-def test_keys_guard_everything_but_health_docs_and_landing(serve: ServerFactory) -> None:
+OPEN = {"/", "/health", "/docs", "/openapi.json"}
+
+
+def test_every_route_but_these_demands_a_key(serve: ServerFactory) -> None:
+    """Of all routes that the app has, only the landing page, health and the documentation answer without a key."""
+    server = serve(api_key="sesame", spare_processes=0)
+    routes = [
+        (method, context.path or "")
+        for context in iter_route_contexts(create_app(make_settings({}, api_key="sesame")).routes)
+        for method in context.methods or ()
+    ]
+    assert {path for _, path in routes} > {*OPEN, "/v1/chat/completions", "/v1/models/{name:path}", "/version"}
+    for method, path in routes:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic c2VzYW1l"}):
+            url = f"{server.url}{re.sub(r'{.*?}', 'x', path)}"
+            response = httpx.request(method, url, headers=headers, timeout=30)
+            expected = (200, None) if path in OPEN else (401, "Bearer")
+            assert (response.status_code, response.headers.get("www-authenticate")) == expected, (method, path)
+
+
+def test_any_of_the_keys_opens(serve: ServerFactory) -> None:
     """With keys set a caller without one gets OpenAI's 401, and any of the keys opens."""
     server = serve(api_key="first-key", api_keys="second-key,third-key")
-    for path in ("/v1/models", "/v1/auth/status", "/version"):
-        response = get(server, path)
-        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
-        assert response.json()["error"]["message"].startswith("You didn't provide an API key")
-    for path in ("/", "/health", "/docs"):
-        assert get(server, path).status_code == 200
+    assert get(server, "/v1/models").json()["error"]["message"].startswith("You didn't provide an API key")
     for key in ("first-key", "third-key"):
         assert server.client(api_key=key).models.list().data
     with pytest.raises(openai.AuthenticationError) as caught:
         server.client(api_key="fourth-key").models.list()
     assert caught.value.code == "invalid_api_key"
+
+
+def keys_file(directory: Path, *entries: tuple[str, str, str]) -> Path:
+    """Write a file of keys: names, keys, and what else stands in their entries."""
+    path = directory / "keys.toml"
+    text = "\n".join(f'[keys.{name}]\nhash = "sha256:{hash_key(key)}"\n{more}' for name, key, more in entries)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_running_server_follows_its_file_of_keys(
+    serve: ServerFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key that is added opens, one that is taken away doesn't, and a mistake in the file shuts nobody out."""
+    path = keys_file(tmp_path)
+    server = serve(api_keys_file=path, spare_processes=0)
+
+    def status(key: str) -> int:
+        return get(server, "/version", headers={"Authorization": f"Bearer {key}"}).status_code
+
+    assert get(server, "/version").status_code == status("of-anna") == 401
+    keys_file(tmp_path, ("anna", "of-anna", ""))
+    assert (status("of-anna"), status("of-berta")) == (200, 401)
+    keys_file(tmp_path, ("anna", "of-anna", "tools = 'yes'"), ("berta", "of-berta", ""))
+    assert (status("of-anna"), status("of-berta")) == (200, 401)
+    keys_file(tmp_path, ("berta", "of-berta", ""))
+    assert (status("of-anna"), status("of-berta")) == (401, 200)
+    (said,) = [record.message for record in caplog.records if "keys.anna.tools" in record.message]
+    assert said.startswith(f"API_KEYS_FILE {path} can't be used: keys.anna.tools: Input should be a valid boolean")
+
+
+def test_no_key_is_asked_for_where_there_is_none(server: Server) -> None:
+    """The status tells a client that it may do without."""
+    assert get(server, "/v1/auth/status").json()["api_key_required"] is False
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_a_key_is_asked_for_wherever_it_stands(serve: ServerFactory, from_file: bool, tmp_path: Path) -> None:
+    """A key of the settings or a file of keys: the status says so, and foreign pages may ask with the key."""
+    where = {"api_keys_file": keys_file(tmp_path, ("anna", "sesame", ""))} if from_file else {"api_key": "sesame"}
+    headers = {"Authorization": "Bearer sesame", "Origin": "https://evil.example"}
+    response = get(serve(**where, spare_processes=0), "/v1/auth/status", headers=headers)
+    assert (response.status_code, response.json()["api_key_required"]) == (200, True)
+
+
+def test_a_key_sees_and_gets_only_its_models(serve: ServerFactory, tmp_path: Path) -> None:
+    """Other models are unknown to it, listed, retrieved or asked for, and no process is spent on them."""
+    limited = ("anna", "of-anna", 'models = ["haiku", "claude-sonnet-*"]')
+    aliases = {"gpt-4o": "claude-sonnet-4-5", "gpt-5": "opus"}
+    server = serve(
+        api_keys_file=keys_file(tmp_path, limited, ("all", "of-all", "")), model_aliases=aliases, spare_processes=0
+    )
+    anna, everything = server.client(api_key="of-anna"), server.client(api_key="of-all")
+    message: Any = {"role": "user", "content": "Hello"}
+    for name in ("opus", "sonnet", "gpt-5", "claude-opus-4-1"):
+        for ask in (anna.models.retrieve, partial(anna.chat.completions.create, messages=[message])):
+            with pytest.raises(
+                openai.NotFoundError, match=f"The model `{name}` does not exist or you do not"
+            ) as caught:
+                ask(model=name)
+            assert caught.value.code == "model_not_found"
+        assert everything.models.retrieve(name).id == name
+    assert not server.upstream.messages_requests()
+    for name in ("haiku", "gpt-4o", "claude-sonnet-4-5"):
+        assert anna.models.retrieve(name).id == name
+        assert anna.chat.completions.create(model=name, messages=[message]).choices
+    listed = {model.id for model in anna.models.list()}
+    assert {"haiku", "gpt-4o"} <= listed
+    assert listed == {name for name in listed if name in ("haiku", "gpt-4o") or name.startswith("claude-sonnet-")}
+    assert {"opus", "gpt-5"} <= {model.id for model in everything.models.list()}
 
 
 def test_a_foreign_web_page_may_not_even_ask(server: Server, serve: ServerFactory) -> None:

@@ -9,7 +9,8 @@ from conftest import REPOSITORY
 
 LAYERS = (
     {"callers", "config", "errors", "schema_instance", "turns"},
-    {"cli_frames", "cli_launch", "conversation", "demo_upstream", "models", "session_locks", "stores", "turn_queue"},
+    {"cli_frames", "cli_launch", "conversation", "demo_upstream", "keys_file", "models"},
+    {"session_locks", "stores", "turn_queue"},
     {"cli_channel", "memory_stores", "redis_stores"},
     {"auth", "claude_process", "message_adapter", "parameter_validator", "rate_limiter", "request_body", "streaming"},
     {"engine_probe", "model_catalog", "quotas", "session_manager", "spare_processes"},

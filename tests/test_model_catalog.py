@@ -1,10 +1,13 @@
 """What a model's name stands for, and how often Claude Code is asked for it."""
 
+import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import anyio
 import pytest
 
+from callers import KeyLimits
 from errors import ClaudeCodeError, ModelNotFoundError
 from model_catalog import ModelCatalog
 from turns import Account, ClaudeModel, Inspection
@@ -87,8 +90,40 @@ async def test_the_operators_names_win(alias: str, target: str) -> None:
 @pytest.mark.asyncio
 async def test_names_are_told_once_each() -> None:
     """Ids, Claude's aliases and the operator's stand in the list in this order, without doubles."""
-    named = await catalog(Inspector(), {"gpt-4o": "sonnet", "sonnet": "opus"}).names()
+    named = await catalog(Inspector(), {"gpt-4o": "sonnet", "sonnet": "opus"}).names(KeyLimits())
     assert named == ("claude-sonnet-4-5", "sonnet", "eu.anthropic.other-v1:0", "default", "gpt-4o")
+
+
+@pytest.mark.parametrize(
+    ("models", "name", "allowed"),
+    [
+        (None, "whatever", True),
+        (["sonnet"], "sonnet", True),
+        (["sonnet"], "Sonnet", False),
+        (["sonnet"], "claude-sonnet-4-5", False),
+        (["opus", "claude-sonnet-*"], "claude-sonnet-4-5[1m]", True),
+        (["claude-sonnet-4-5[1m]"], "claude-sonnet-4-5[1m]", True),
+        (["claude-sonnet-4-5[1m]"], "claude-sonnet-4-51", False),
+        (["gpt-4o"], "gpt-4o", True),
+        (["claude-sonnet-4-5"], "gpt-4o", True),
+        (["claude-haiku-*"], "gpt-4o", False),
+        (["*"], "claude-unheard-of-9", True),
+    ],
+)
+def test_a_key_may_ask_for_the_models_that_its_limits_name(models: list[str] | None, name: str, allowed: bool) -> None:
+    """A name is allowed by itself or by what the operator has it stand for, and nobody is asked for that."""
+    inspector = Inspector()
+    limits = KeyLimits(models=None if models is None else tuple(models))
+    with nullcontext() if allowed else pytest.raises(ModelNotFoundError, match=f"`{re.escape(name)}`"):
+        catalog(inspector, {"gpt-4o": "claude-sonnet-4-5"}).check(name, limits)
+    assert inspector.asked == 0
+
+
+@pytest.mark.asyncio
+async def test_only_what_is_allowed_is_listed() -> None:
+    """The list leaves out what the key may not ask for, and has the operator's names for what it may."""
+    asked = catalog(Inspector(), {"gpt-4o": "claude-sonnet-4-5", "gpt-5": "default"})
+    assert await asked.names(KeyLimits(models=("claude-sonnet-*",))) == ("claude-sonnet-4-5", "gpt-4o")
 
 
 @pytest.mark.asyncio
@@ -98,7 +133,7 @@ async def test_claude_code_is_asked_once_by_all_together() -> None:
     asked = catalog(inspector)
     async with anyio.create_task_group() as tasks:
         for _ in range(5):
-            tasks.start_soon(asked.names)
+            tasks.start_soon(asked.names, KeyLimits())
     assert await asked.inspection() is SEEN
     assert inspector.asked == 1
 
