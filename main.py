@@ -1,6 +1,6 @@
 """The server: composition, and the command line.
 
-python main.py [PORT] [--host HOST] [--demo], or uvicorn main:app --reload
+python main.py [PORT] [--host HOST] [--demo], or uvicorn main:app --reload --no-proxy-headers
 """
 
 import argparse
@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from sse_starlette.sse import AppStatus
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import chat_routes
 import info_routes
@@ -70,6 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
         expose_headers=["*"],
     )
     app.add_middleware(CommonHeaders, extra={"X-Claude-Backend": "demo"} if settings.demo else {})
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     return app
 
 
@@ -135,7 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"claude-wrapper can't start. {error}", file=sys.stderr)
         return 2
     _announce(settings, listener)
-    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=_SHUTDOWN_GRACE_SECONDS)
+    # Whose X-Forwarded-For counts is TRUSTED_PROXIES' business alone; uvicorn would believe everyone on this machine.
+    config = uvicorn.Config(
+        app, log_config=None, proxy_headers=False, timeout_graceful_shutdown=_SHUTDOWN_GRACE_SECONDS
+    )
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     return 0 if server.started else 1

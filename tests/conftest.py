@@ -80,7 +80,7 @@ class Server:
 def running(settings: Settings) -> Generator[str, None, None]:
     """Serve the app with uvicorn on a free loopback port, in a thread of its own."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, proxy_headers=False))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
