@@ -14,7 +14,7 @@ LAYERS = (
     {"auth", "claude_process", "message_adapter", "parameter_validator", "request_body", "streaming"},
     {"engine_probe", "model_catalog", "spare_processes"},
     {"process_pool"},
-    {"chat_service"},
+    {"chat_service", "pool_metrics"},
     {"http_layer", "services"},
     {"chat_routes", "info_routes"},
     {"main"},
