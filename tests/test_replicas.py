@@ -104,7 +104,7 @@ def gateways(*statuses: int | None) -> Generator[tuple[list[str], list[list[Mapp
         class Handler(BaseHTTPRequestHandler):
             noted_here, status_here = noted, status
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002 - the base class's names
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's names
                 """Say nothing."""
 
             def do_POST(self) -> None:
