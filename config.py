@@ -8,7 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,10 +68,27 @@ def _one_word(value: SecretStr) -> SecretStr:
     return value
 
 
+def _is_network(value: str) -> bool:
+    try:
+        ip_network(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    # What is none, uvicorn takes for the name of a socket, and then trusts nobody without a word.
+    for number, value in enumerate(values, start=1):
+        if not _is_network(value):
+            raise ValueError(f"number {number} is neither an address (10.1.2.3) nor a network (10.0.0.0/8)")
+    return values
+
+
 NameMap = Annotated[dict[Name, Name], NoDecode, BeforeValidator(_from_json)]
 Secret = Annotated[SecretStr, AfterValidator(_one_word)]
 SecretList = Annotated[tuple[Secret, ...], NoDecode, BeforeValidator(_at_least_one_key)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[CommaSeparated, AfterValidator(_networks)]
 
 
 class ConfigurationError(Exception):
@@ -105,7 +122,7 @@ class Settings(BaseSettings):
         description="TOML file of more keys, by their hashes, each with a name and limits of its own; "
         "read again when it changes. `python main.py keys new` makes an entry.",
     )
-    trusted_proxies: CommaSeparated = Field(
+    trusted_proxies: Networks = Field(
         default=(),
         description="Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, "
         "with commas. None: nobody's.",

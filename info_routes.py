@@ -5,9 +5,10 @@ from dataclasses import asdict
 from importlib.metadata import version
 from statistics import fmean, quantiles
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import HTMLResponse
 
+import pool_metrics
 from config import VERSION
 from errors import ApiError
 from models import AuthStatus, ErrorResponse, Health, Model, ModelList, PoolStatus, Version
@@ -93,6 +94,13 @@ async def pool_status(services: ServicesDependency) -> PoolStatus:
         queue={"length": state.queue_length},
         waits={"mean": fmean(waits), "p95": quantiles([*waits, *waits], n=20)[-1], "longest": max(waits)},
     )
+
+
+@router.head("/metrics", include_in_schema=False)
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(services: ServicesDependency) -> Response:
+    """Tell Prometheus what the Claude Code processes are doing."""
+    return Response(pool_metrics.render(services.pool.state), media_type=pool_metrics.CONTENT_TYPE)
 
 
 @router.head("/v1/auth/status", dependencies=[Depends(limited("auth"))], include_in_schema=False)

@@ -1,6 +1,7 @@
 """The server: composition, and the command line.
 
-python main.py [PORT] [--host HOST] [--demo], or uvicorn main:app --reload; python main.py keys new [NAME] makes a key
+python main.py [PORT] [--host HOST] [--demo], or uvicorn main:app --reload --no-proxy-headers; python main.py keys new
+[NAME] makes a key
 """
 
 import argparse
@@ -20,6 +21,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic import BaseModel, SecretStr
 from sse_starlette.sse import AppStatus
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 import chat_routes
 import debug_routes
@@ -113,6 +115,8 @@ def create_app(settings: Settings) -> FastAPI:
         expose_headers=["*"],
     )
     app.add_middleware(CommonHeaders, extra={"X-Claude-Backend": "demo"} if settings.demo else {})
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     return app
 
 
@@ -270,7 +274,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _announce(settings, listener)
     if new_key:
         _show(new_key, settings, listener)
-    config = uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=_SHUTDOWN_GRACE_SECONDS)
+    # Whose X-Forwarded-For counts is TRUSTED_PROXIES' business alone; uvicorn would believe everyone on this machine.
+    config = uvicorn.Config(
+        create_app(settings), log_config=None, proxy_headers=False, timeout_graceful_shutdown=_SHUTDOWN_GRACE_SECONDS
+    )
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     return 0 if server.started else 1

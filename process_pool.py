@@ -85,6 +85,11 @@ class PoolState:
     leases: dict[Origin, int]
     queue_length: int
     waits: tuple[float, ...]
+    """The latest ones."""
+    served: int
+    """How many turns got a place, ever."""
+    waited: float
+    """How long they waited for it, all together."""
 
 
 class ProcessPool:
@@ -146,6 +151,8 @@ class ProcessPool:
             leases={origin: self._leases[origin] for origin in ORIGINS},
             queue_length=len(self._queue),
             waits=tuple(self._queue.waits),
+            served=self._queue.served,
+            waited=self._queue.waited,
         )
 
     @asynccontextmanager

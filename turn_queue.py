@@ -20,6 +20,10 @@ class TurnQueue:
         self._taken: Counter[str] = Counter()
         self.waits: deque[float] = deque(maxlen=_REMEMBERED_WAITS)
         """How long those waited who got a place lately, in seconds."""
+        self.served = 0
+        """How many got a place, ever."""
+        self.waited = 0.0
+        """How long all of them waited, in seconds."""
         self._waiting: OrderedDict[str, deque[anyio.Event]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -41,7 +45,10 @@ class TurnQueue:
             self._taken[owner] += 1
         else:
             await self._wait(owner)
-        self.waits.append(time.monotonic() - began)
+        wait = time.monotonic() - began
+        self.waits.append(wait)
+        self.served += 1
+        self.waited += wait
 
     def give_back(self, owner: str) -> None:
         """Return a place, for the next one."""

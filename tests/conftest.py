@@ -22,6 +22,7 @@ from anyio.from_thread import start_blocking_portal
 from config import Settings, load_settings
 from demo_upstream import DemoUpstream
 from main import create_app
+from real_services import PROGRAMS, RedisServer, install, running_redis
 
 COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 # `PROCESS_REUSE=off make test` runs the suite with a process for every turn; ISOLATION_TURNS is how many turns
@@ -40,6 +41,14 @@ def pytest_configure() -> None:
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
     shutil.rmtree(HOME, ignore_errors=True)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install what the chosen tests need, before any test's time begins to run."""
+    fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    marked = any(item.get_closest_marker("real_services") for item in session.items)
+    if not session.config.option.collectonly and ("redis_server" in fixtures or marked):
+        install(PROGRAMS)
 
 
 # Nobody listens there: whoever wants to leave the machine is refused at once.
@@ -80,7 +89,7 @@ class Server:
 def running(settings: Settings) -> Generator[str, None, None]:
     """Serve the app with uvicorn on a free loopback port, in a thread of its own."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, proxy_headers=False))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
@@ -146,6 +155,22 @@ def serve(upstream: DemoUpstream, api_key_environment: Mapping[str, str]) -> Ite
         yield start
 
 
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One real Redis for the whole session. A test that stops it may leave it so."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The address of the session's Redis, which runs and is empty."""
+    if not redis_server.running:
+        redis_server.start()
+    redis_server.empty()
+    return redis_server.url
+
+
 def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     """Settings as `environment` alone would give, plus `options`."""
     named = {name.lower(): value for name, value in environment.items() if name.lower() in Settings.model_fields}
@@ -154,16 +179,6 @@ def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     # Without limits a minute: tests of something else ask oftener.
     usual = {"_env_file": None, "rate_limit_enabled": False, **reuse}
     return load_settings(**{**usual, **named, **options}).within(environment)
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory):
-    from real_services import RedisServer
-
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
 
 
 REPOSITORY = Path(__file__).parent.parent

@@ -125,6 +125,12 @@ def test_origins_are_json_or_commas(given: str, origins: tuple[str, ...], monkey
     assert load_settings().cors_origins == origins
 
 
+def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRUSTED_PROXIES takes both, of either version, with commas."""
+    monkeypatch.setenv("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8,::1")
+    assert load_settings().trusted_proxies == ("127.0.0.1", "10.0.0.0/8", "::1")
+
+
 def test_model_aliases_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     """MODEL_ALIASES is a JSON object of names."""
     monkeypatch.setenv("MODEL_ALIASES", '{"gpt-4o": "sonnet"}')
@@ -144,6 +150,9 @@ def test_model_aliases_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOG_LEVEL", "LOUD"),
         ("DEMO", "perhaps"),
         ("CLAUDE_AUTH_METHOD", "guess"),
+        ("TRUSTED_PROXIES", "*"),
+        ("TRUSTED_PROXIES", "nginx"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
     ],
 )
 def test_nonsense_is_refused_by_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ LAYERS = (
     {"auth", "claude_process", "message_adapter", "parameter_validator", "rate_limiter", "request_body", "streaming"},
     {"engine_probe", "model_catalog", "quotas", "session_manager", "spare_processes"},
     {"process_pool", "request_faults"},
-    {"chat_service", "http_layer"},
+    {"chat_service", "http_layer", "pool_metrics"},
     {"services"},
     {"chat_routes", "debug_routes", "info_routes", "session_routes"},
     {"main"},

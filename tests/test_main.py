@@ -192,6 +192,35 @@ def test_a_wrong_file_of_keys_ends_the_start_in_words(start: Start, tmp_path: Pa
         assert "a-secret" not in output
 
 
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "client"),
+    [
+        ("", "203.0.113.9", "127.0.0.1"),
+        ("10.0.0.0/8", "203.0.113.9", "127.0.0.1"),
+        ("127.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("127.0.0.0/8,10.0.0.0/8", "198.51.100.1, 203.0.113.9, 10.1.2.3", "203.0.113.9"),
+    ],
+)
+def test_a_clients_address_comes_from_trusted_proxies_only(
+    start: Start, trusted: str, forwarded: str, client: str
+) -> None:
+    """X-Forwarded-For means nothing unless a trusted proxy sends it; then its rightmost untrusted address counts.
+
+    The access log tells: uvicorn takes the address from where the app does. The stand-in would silence that log.
+    """
+    command = start("main.py", "0", PROCESS_REUSE="on", TRUSTED_PROXIES=trusted)
+    httpx.get(f"{command.url()}/health", headers={"X-Forwarded-For": forwarded})
+    assert command.read_until(r"(\S+):\d+ - \"GET /health")[1] == client
+
+
+def test_a_spoofed_address_is_no_clients_under_uvicorn_either(start: Start) -> None:
+    """With `--no-proxy-headers`, as the README has it, `uvicorn main:app` believes nobody by itself."""
+    command = start("-m", "uvicorn", "main:app", "--no-proxy-headers", "--port", "0", PROCESS_REUSE="on")
+    url = command.read_until(r"http://\S+:\d+")[0]
+    httpx.get(f"{url}/health", headers={"X-Forwarded-For": "203.0.113.9"})
+    assert command.read_until(r"(\S+):\d+ - \"GET /health")[1] == "127.0.0.1"
+
+
 def old_cli(directory: Path) -> Path:
     """An executable that says it is an old Claude Code."""
     path = directory / "claude"

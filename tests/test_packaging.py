@@ -39,7 +39,7 @@ def project_value(name: str) -> str:
 
 
 def compose_service() -> dict[str, Any]:
-    """The one service of the compose file."""
+    """The service that `docker compose up` starts."""
     services: dict[str, dict[str, Any]] = yaml.safe_load(text_of("docker-compose.yml"))["services"]
     return services["claude-wrapper"]
 

@@ -37,7 +37,7 @@ def store(request: pytest.FixtureRequest) -> Mapping[str, str]:
 
 def fresh_database(redis_server: RedisServer) -> str:
     """A Redis in which nobody has been counted yet."""
-    redis_server.flush()
+    redis_server.empty()
     return redis_server.url
 
 
