@@ -38,8 +38,9 @@ else
 	$(RUN) -m pytest $(ARGS)
 endif
 
-soak: .venv/.installed ## Play random clients against the server and compare every request (ARGS=10000: so many turns)
-	ISOLATION_TURNS=$(or $(strip $(ARGS)),2000) $(RUN) -m pytest -q --show-capture=no tests/test_isolation.py
+soak: .venv/.installed ## Play many clients against one server and two, and compare every request (ARGS=10000: so many turns)
+	ISOLATION_TURNS=$(or $(strip $(ARGS)),2500) LOAD_SESSIONS=200 LOAD_TURNS=10 $(RUN) -m pytest -q --show-capture=no \
+		tests/test_isolation.py tests/test_replicated_sessions.py
 
 bench: .venv/.installed ## Measure, against bare Claude Code in the same run (ARGS="--base-url http://…/v1": another server)
 	PYTHONPATH=. $(RUN) bench/bench.py $(ARGS)

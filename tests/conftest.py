@@ -25,9 +25,10 @@ from main import create_app
 from real_services import PROGRAMS, RedisServer, install, running_redis
 
 COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-# `PROCESS_REUSE=off make test` runs the suite with a process for every turn; ISOLATION_TURNS is how many turns
-# test_isolation.py plays.
-KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "PROCESS_REUSE", "ISOLATION_TURNS", *COVERAGE)
+# How much `make soak` plays: see test_isolation.py and test_replicated_sessions.py.
+BUDGETS = ("ISOLATION_TURNS", "LOAD_SESSIONS", "LOAD_TURNS")
+# `PROCESS_REUSE=off make test` runs the suite with a process for every turn.
+KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "PROCESS_REUSE", *BUDGETS, *COVERAGE)
 HOME = tempfile.mkdtemp(prefix="claude-wrapper-tests-")
 
 

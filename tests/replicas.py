@@ -100,7 +100,7 @@ def nginx_configuration(addresses: Sequence[str], listen: str, max_request_size:
     environment = {
         "LISTEN": listen,
         "MAX_REQUEST_SIZE": max_request_size,
-        "UPSTREAM_SERVERS": " ".join(f"server {address};" for address in addresses),
+        "UPSTREAM_SERVERS": " ".join(f"server {address} max_fails=0;" for address in addresses),
     }
     return Template(NGINX_TEMPLATE.read_text(encoding="utf-8")).safe_substitute(environment)
 

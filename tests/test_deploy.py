@@ -76,7 +76,10 @@ def test_every_replica_of_compose_is_a_server_of_nginx() -> None:
     command = f'set -eu; . {script}; env | sed -n "s/^UPSTREAM_SERVERS=//p"'
     shown = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, check=True)
     port = SCALE["replica"]["environment"]["PORT"]
-    assert shown.stdout.split(";") == [*(f" server project-replica-{n}:{port} resolve" for n in (1, 2, 3)), "\n"]
+    assert shown.stdout.split(";") == [
+        *(f" server project-replica-{n}:{port} resolve max_fails=0" for n in (1, 2, 3)),
+        "\n",
+    ]
     assert SCALE["proxy"]["environment"]["REPLICAS"] == SCALE["replica"]["deploy"]["replicas"]
     assert SCALE["proxy"]["environment"]["REPLICA_NAME"] == "${COMPOSE_PROJECT_NAME}-replica"
 

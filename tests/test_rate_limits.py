@@ -138,7 +138,8 @@ def test_a_trusted_proxys_clients_are_counted_apart(serve: ServerFactory) -> Non
 def test_servers_that_share_a_redis_count_together(serve: ServerFactory, redis_server: RedisServer) -> None:
     """A limit holds across all of them."""
     url = fresh_database(redis_server)
-    servers = [serve(redis_url=url, rate_limit_enabled=True, rate_limit_session_per_minute=3) for _ in range(2)]
+    shared: Mapping[str, Any] = {"redis_url": url, "rate_limit_enabled": True, "rate_limit_session_per_minute": 3}
+    servers = [serve(**shared, spare_processes=0) for _ in range(2)]
     statuses = [httpx.get(f"{server.url}/v1/sessions").status_code for server in servers * 2]
     assert statuses == [200, 200, 200, 429]
 

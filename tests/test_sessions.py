@@ -187,7 +187,8 @@ def test_turns_of_a_session_run_one_after_the_other(serve: ServerFactory, store:
 
 def test_who_waits_for_a_session_too_long_is_told(serve: ServerFactory, redis_server: RedisServer, name: str) -> None:
     """A request whose session stays busy for as long as it may take gets a 409, be it busy on another server."""
-    patient, hasty = serve(redis_url=redis_server.url), serve(redis_url=redis_server.url, max_timeout=1000)
+    patient = serve(redis_url=redis_server.url, spare_processes=0)
+    hasty = serve(redis_url=redis_server.url, spare_processes=0, max_timeout=1000)
     gate = Gate(after=1)
     patient.upstream.script(Reply(text=["a ", "b"], gate=gate))
     with ThreadPoolExecutor() as threads:
@@ -203,7 +204,7 @@ def test_a_session_outlives_its_process_and_its_server(
     serve: ServerFactory, redis_server: RedisServer, name: str
 ) -> None:
     """Another server that shares the Redis goes on with the session: the process was but a cache."""
-    servers = [serve(redis_url=redis_server.url) for _ in range(2)]
+    servers = [serve(redis_url=redis_server.url, spare_processes=0) for _ in range(2)]
     servers[0].upstream.script(Reply(text="Fine."), times=None)
     for number, server in enumerate([*servers, *servers]):
         assert ask(server, name, user(str(number))).status_code == 200
