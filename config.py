@@ -87,6 +87,7 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
 NameMap = Annotated[dict[Name, Name], NoDecode, BeforeValidator(_from_json)]
 Secret = Annotated[SecretStr, AfterValidator(_one_word)]
 SecretList = Annotated[tuple[Secret, ...], NoDecode, BeforeValidator(_at_least_one_key)]
+Seconds = Annotated[float, Field(allow_inf_nan=False, le=10 * 365 * 24 * 3600)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[CommaSeparated, AfterValidator(_networks)]
 
@@ -147,8 +148,8 @@ class Settings(BaseSettings):
         default=True,
         description="While Redis is away: `true` lets requests pass unlimited and unbudgeted, `false` answers 503.",
     )
-    session_ttl_seconds: float = Field(
-        default=3600, gt=0, description="Seconds after its last request that a session is forgotten."
+    session_ttl_seconds: Seconds = Field(
+        default=3600, gt=0, description="Seconds after its last turn that a session is forgotten."
     )
     session_max_count: int = Field(default=1000, gt=0, description="Sessions that one API key may have at a time.")
     session_max_messages: int = Field(default=1000, gt=0, description="Messages that one session may have.")
@@ -177,12 +178,12 @@ class Settings(BaseSettings):
     spare_processes: int = Field(
         default=2, ge=0, description="Claude Code processes kept started for new conversations, beside the others."
     )
-    park_seconds: float = Field(
+    park_seconds: Seconds = Field(
         default=120, ge=0, description="Seconds that a process waits for the next message of its conversation."
     )
     process_max_turns: int = Field(default=200, gt=0, description="Turns after which a process is replaced.")
     process_max_memory_mb: int = Field(default=600, gt=0, description="Memory (MB) at which a process is replaced.")
-    queue_timeout: float = Field(
+    queue_timeout: Seconds = Field(
         default=60, gt=0, description="Seconds that a request waits for a free process; then 503."
     )
     process_reuse: Literal["auto", "on", "off"] = Field(

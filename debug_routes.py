@@ -7,6 +7,7 @@ from urllib.parse import unquote_plus
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from callers import Caller
 from errors import ApiError, InvalidRequestError
 from message_adapter import to_sampling
 from models import (
@@ -23,7 +24,7 @@ from models import (
 from parameter_validator import PARAMETERS, find_fates
 from request_body import as_object, parse_json, parse_json_object, read_body
 from request_faults import MOST_FAULTS, Examination, examine, place_of_break
-from services import Services, ServicesDependency, limited, require_key
+from services import CallerDependency, Services, ServicesDependency, limited, require_key
 
 router = APIRouter(
     dependencies=[Depends(require_key)], responses={401: {"model": ErrorResponse}, 413: {"model": ErrorResponse}}
@@ -41,11 +42,11 @@ _REDACTED = "[redacted]"
     dependencies=[Depends(limited("debug"))],
     responses={429: {"model": ErrorResponse}},
 )
-async def debug_request(request: Request, services: ServicesDependency) -> Response:
+async def debug_request(request: Request, services: ServicesDependency, caller: CallerDependency) -> Response:
     """Say what was received and how it validates as a chat completion, valid or not. No turn is started."""
     raw = await read_body(request.stream(), services.settings.max_request_size)
     body, break_place = _parsed(raw)
-    result, fates = await _validated(body, break_place, services)
+    result, fates = await _validated(body, break_place, services, caller)
     info = DebugInfo(
         method=request.method,
         url=_shown_url(request),
@@ -77,7 +78,9 @@ def _parsed(raw: bytes) -> tuple[Any, str | None]:
         return None, place_of_break(fault)
 
 
-async def _validated(body: Any, break_place: str | None, services: Services) -> tuple[ValidationReport, ParameterFates]:
+async def _validated(
+    body: Any, break_place: str | None, services: Services, caller: Caller
+) -> tuple[ValidationReport, ParameterFates]:
     if break_place is not None:
         fault = InvalidRequestError(f"The body is no JSON: {break_place}.", code="invalid_json")
         return _validation([fault]), _NO_FATES
@@ -86,15 +89,16 @@ async def _validated(body: Any, break_place: str | None, services: Services) -> 
     except InvalidRequestError as fault:
         return _validation([fault]), _NO_FATES
     examination = examine(parameters)
-    faults = [*examination.faults, *await _faults_of_model(examination, services)]
+    faults = [*examination.faults, *await _faults_of_model(examination, services, caller)]
     normalized = None if faults else examination.sound.model_dump(exclude_none=True)
     return _validation(faults, normalized), _fates(parameters, examination)
 
 
-async def _faults_of_model(examination: Examination, services: Services) -> list[ApiError]:
+async def _faults_of_model(examination: Examination, services: Services, caller: Caller) -> list[ApiError]:
     if "model" in examination.refused:
         return []
     try:
+        services.catalog.check(examination.sound.model, caller.limits)
         await services.catalog.resolve(examination.sound.model)
     except ApiError as fault:  # whatever it is, the request would fail of it
         return [fault]

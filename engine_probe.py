@@ -13,7 +13,6 @@ import anyio
 
 from claude_process import ClaudeProcess
 from demo_upstream import DemoUpstream, Gate, Reply
-from errors import ApiError
 from turns import Binding, LaunchProfile, Message, Sampling, TextBlock, TextDelta, TurnRequest
 
 _PATIENCE_SECONDS = 30
@@ -49,8 +48,7 @@ async def find_fault(cli_path: Path, search_path: str, directory: Path) -> str |
         try:
             with anyio.fail_after(_PATIENCE_SECONDS):
                 return await _first_fault(await ClaudeProcess.launch(profile), upstream)
-        except (ApiError, TimeoutError, LookupError, TypeError) as error:
-            # A request of a shape that we don't know is a fault as well.
+        except Exception as error:  # noqa: BLE001 - the process's edge: whatever an unknown version does is a fault
             return repr(error)
 
 
@@ -77,8 +75,9 @@ async def _hear(process: ClaudeProcess, prompt: Message) -> None:
 
 async def _leave(process: ClaudeProcess, prompt: Message) -> None:
     async with aclosing(process.turn(prompt)) as events:
-        while not isinstance(await anext(events), TextDelta):
-            pass
+        async for event in events:
+            if isinstance(event, TextDelta):
+                return
 
 
 # Seeded at the start, gone on with, edited, regenerated; left, and cut short; recycled for another model, prompt,

@@ -59,14 +59,8 @@ class _Entry(_Strict):
     tools: bool = False
 
     def caller(self, name: str) -> Caller:
-        limits = KeyLimits(
-            requests_per_minute=self.requests_per_minute,
-            concurrent_requests=self.concurrent_requests,
-            usd_per_day=self.usd_per_day,
-            models=None if self.models is None else tuple(self.models),
-            tools=self.tools,
-        )
-        return Caller(self.hash, name, limits)
+        limits = self.model_dump(exclude={"hash"})
+        return Caller(self.hash, name, KeyLimits(**{**limits, "models": self.models and tuple(self.models)}))
 
 
 class _File(_Strict):

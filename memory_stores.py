@@ -50,8 +50,8 @@ class MemorySessionStore:
 
     async def delete(self, owner: str, session_id: str) -> bool:
         """See SessionStore."""
-        self._holders.pop((owner, session_id), None)
-        return self._forget(owner, session_id)
+        was_locked = self._holders.pop((owner, session_id), None) is not None
+        return self._forget(owner, session_id) or was_locked
 
     async def sweep(self, now: float) -> int:
         """See SessionStore."""

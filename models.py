@@ -388,7 +388,7 @@ class SessionDeleted(_Sent):
 class DayOfUsage(_Sent):
     """What a key used on one day (UTC)."""
 
-    date: str
+    day: str
     requests: int
     input_tokens: int
     output_tokens: int
@@ -401,7 +401,7 @@ class LimitsReport(_Sent):
     requests_per_minute: int | None
     concurrent_requests: int | None
     usd_per_day: float | None
-    models: list[str] | None
+    models: tuple[str, ...] | None
     tools: bool
 
 

@@ -4,7 +4,6 @@ Counting is done by the library that slowapi counts with (`limits`, its async st
 address is told as slowapi tells it. slowapi's own decorators would block while they count, and can't be dependencies.
 """
 
-import logging
 import math
 import time
 from collections.abc import Mapping
@@ -14,11 +13,8 @@ from typing import Literal
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import Storage
 from limits.aio.strategies import FixedWindowRateLimiter
-from limits.errors import StorageError
 
 from errors import RateLimitExceededError, StoreUnavailableError
-
-logger = logging.getLogger(__name__)
 
 LimitedRoute = Literal["chat", "session", "auth", "debug", "health"]
 
@@ -44,9 +40,14 @@ class Standing:
 class RateLimiter:
     """Counts requests by name, address or key in fixed windows of a minute that begin with the first request."""
 
-    def __init__(self, storage: Storage, per_minute: Mapping[LimitedRoute, int], *, fail_open: bool) -> None:
-        """Count in `storage`, by its own clock; while that is away let all pass (`fail_open`), or none."""
-        self._strategy = FixedWindowRateLimiter(storage)
+    def __init__(
+        self, storage: Storage, local: Storage, per_minute: Mapping[LimitedRoute, int], *, fail_open: bool
+    ) -> None:
+        """Count in `storage`, by its own clock; while that is away let all pass (`fail_open`), or none.
+
+        Health is counted in `local`, this server's own: it has to be told also while the other is away.
+        """
+        self._shared, self._local = FixedWindowRateLimiter(storage), FixedWindowRateLimiter(local)
         self._per_minute, self._fail_open = per_minute, fail_open
 
     async def pass_route(self, route: LimitedRoute, address: str) -> Standing | None:
@@ -56,18 +57,22 @@ class RateLimiter:
         """
         if route not in self._per_minute:
             return None
-        return await self.count(self._per_minute[route], route, address)
+        strategy = self._local if route == "health" else self._shared
+        return await self._count(strategy, self._per_minute[route], route, address)
 
     async def count(self, per_minute: int, *names: str) -> Standing | None:
         """Count a request under these names, of which there may be `per_minute`; like `pass_route`."""
+        return await self._count(self._shared, per_minute, *names)
+
+    async def _count(self, strategy: FixedWindowRateLimiter, per_minute: int, *names: str) -> Standing | None:
         item = RateLimitItemPerMinute(per_minute)
         try:
-            passes = await self._strategy.hit(item, *names)
-            window = await self._strategy.get_window_stats(item, *names)
-        except StorageError as error:
+            passes = await strategy.hit(item, *names)
+            window = await strategy.get_window_stats(item, *names)
+        except StoreUnavailableError:
             if self._fail_open:
                 return None
-            raise StoreUnavailableError from error
+            raise
         standing = Standing(per_minute, window.remaining, max(0.0, window.reset_time - time.time()))
         if not passes:
             seconds = max(1, math.ceil(standing.reset))

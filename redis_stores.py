@@ -5,21 +5,23 @@ its sessions. Whoever saves has to hold the lock in that very moment, which a sc
 sessions by itself; the index, by owner, of when they expire counts them.
 """
 
+import builtins
 import logging
 import math
+import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
 import anyio
 from limits.aio.storage import RedisStorage, Storage
-from pydantic import TypeAdapter
-from redis.asyncio import Redis
+from pydantic import TypeAdapter, ValidationError
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError, TimeoutError  # noqa: A004 - Redis's, which are no OSErrors
 
 from errors import SessionBusyError, SessionLostError, StoreUnavailableError, TooManySessionsError
 from session_locks import Locks
@@ -28,8 +30,11 @@ from turns import Memory
 
 logger = logging.getLogger(__name__)
 
-_PREFIX = "claude-wrapper"
-_SOCKET_TIMEOUT_SECONDS = 3
+# The number changes when older servers, which may share the Redis during an update, couldn't read what is written.
+_PREFIX = "claude-wrapper:1"
+_MOST_CONNECTIONS = 64
+_TIMEOUT_SECONDS = 2
+_PAUSE_SECONDS = 1
 _PING_TIMEOUT_SECONDS = 1
 _LOCK_MS = 15_000
 _RENEW_SECONDS = 4
@@ -41,6 +46,10 @@ _USAGE_SECONDS = (REPORTED_DAYS + 1) * 24 * 3600
 _INFO = TypeAdapter(SessionInfo)
 _MEMORY = TypeAdapter(Memory)
 
+_ACQUIRE = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
+"""
 _RENEW = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0
@@ -76,6 +85,7 @@ return #expired
 # KEYS: the requests under way. ARGV: id, most, now, until, seconds between them.
 _ENTER = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 1 end
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], ARGV[4], ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
@@ -89,55 +99,85 @@ def _name(*parts: str) -> str:
     return ":".join((_PREFIX, *parts))
 
 
-@contextmanager
-def _reaching_redis() -> Generator[None, None, None]:
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        logger.warning("Redis can't be used: %s", error)
-        raise StoreUnavailableError from error
-
-
 class RedisConnection:
     """A pool of connections. A command that fails, or takes seconds, raises StoreUnavailableError."""
 
     def __init__(self, url: str) -> None:
         """Connect when the first command needs it."""
-        self.client = Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             url,
+            max_connections=_MOST_CONNECTIONS,
+            timeout=_TIMEOUT_SECONDS,
             decode_responses=True,
-            socket_timeout=_SOCKET_TIMEOUT_SECONDS,
-            socket_connect_timeout=_SOCKET_TIMEOUT_SECONDS,
-            # Once, at once: a connection that waited may be dead, as after a restart. Requests don't wait longer.
-            retry=Retry(NoBackoff(), 1),
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            # A connection that waited may be dead, as after a restart: then once more, at once. What was sent may have
+            # been carried out all the same, so commands bear to be repeated, but for usage, which then counts twice.
+            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         )
+        self.client = Redis.from_pool(pool)
+        self._is_away = False
+        self._ask_again_at = -math.inf
 
-    async def do(self, command: Awaitable[Any]) -> Any:
-        """Await a command of `client`, which answers with what Redis has there."""
-        with _reaching_redis():
-            return await command
+    async def do(self, command: Callable[[], Awaitable[Any]]) -> Any:
+        """Carry out a command of `client`; return what Redis answers."""
+        if time.monotonic() < self._ask_again_at:
+            raise StoreUnavailableError
+        try:
+            answer = await command()
+        except (RedisError, OSError) as error:
+            self._note_failure(error)
+            raise StoreUnavailableError from error
+        if self._is_away:
+            logger.warning("Redis is back")
+        self._is_away = False
+        return answer
+
+    def _note_failure(self, error: Exception) -> None:
+        if not self._is_away:
+            logger.warning("Redis is away: %s", error)
+        self._is_away = True
+        if isinstance(error, TimeoutError):
+            # Not every command of every request shall wait as long for one that hangs.
+            self._ask_again_at = time.monotonic() + _PAUSE_SECONDS
 
     def counters(self) -> Storage:
-        """Where the rate limiter counts, with the same connections."""
-        pool = self.client.connection_pool
-        options: dict[str, Any] = {"connection_pool": pool}
-        return RedisStorage("async+redis://", wrap_exceptions=True, implementation="redispy", **options)
+        """Where the rate limiter counts, with the same connections and the same errors."""
+        return _Counters(self)
 
     async def run(self, script: str, keys: list[str], arguments: list[str | float]) -> Any:
         """Run a script."""
-        return await self.do(self.client.eval(script, len(keys), *keys, *map(str, arguments)))
+        return await self.do(lambda: self.client.eval(script, len(keys), *keys, *map(str, arguments)))
 
     async def ping(self) -> bool:
         """See Connection."""
         try:
             with anyio.fail_after(_PING_TIMEOUT_SECONDS):
-                return bool(await self.do(self.client.ping()))
-        except (StoreUnavailableError, TimeoutError):
+                return bool(await self.do(self.client.ping))
+        except (StoreUnavailableError, builtins.TimeoutError):
             return False
 
     async def close(self) -> None:
         """Close all connections."""
         await self.client.aclose()
+
+
+class _Counters(RedisStorage):
+    """The counting library's storage, over a connection of ours."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        options: dict[str, Any] = {"connection_pool": connection.client.connection_pool}
+        super().__init__("async+redis://", implementation="redispy", key_prefix=_name("limits"), **options)
+        self._redis = connection
+
+    async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        return int(await self._redis.do(lambda: super(_Counters, self).incr(key, expiry, amount)))
+
+    async def get(self, key: str) -> int:
+        return int(await self._redis.do(lambda: super(_Counters, self).get(key)))
+
+    async def get_expiry(self, key: str) -> float:
+        return float(await self._redis.do(lambda: super(_Counters, self).get_expiry(key)))
 
 
 class RedisSessionStore:
@@ -167,20 +207,20 @@ class RedisSessionStore:
 
     async def load(self, owner: str, session_id: str, now: float) -> Session | None:
         """See SessionStore."""
-        fields = await self._redis.do(self._redis.client.hgetall(_name("session", owner, session_id)))
-        if not fields:
+        fields = await self._redis.do(lambda: self._redis.client.hgetall(_name("session", owner, session_id)))
+        info = _info(fields.get("info"))
+        if info is None or info.expires_at <= now:
             return None
-        info = _INFO.validate_json(fields["info"])
-        return Session(info, _MEMORY.validate_json(fields["memory"])) if info.expires_at > now else None
+        return Session(info, _MEMORY.validate_json(fields["memory"]))
 
     async def load_all(self, owner: str, now: float) -> list[SessionInfo]:
         """See SessionStore."""
-        alive = await self._redis.do(self._redis.client.zrangebyscore(_name("index", owner), f"({now!r}", "+inf"))
+        index, after = _name("index", owner), f"({now!r}"
+        alive = await self._redis.do(lambda: self._redis.client.zrangebyscore(index, after, "+inf"))
         pipeline = self._redis.client.pipeline(transaction=False)
         for session_id in alive:
             pipeline.hget(_name("session", owner, session_id), "info")
-        found = await self._redis.do(pipeline.execute())
-        infos = [_INFO.validate_json(info) for info in found if info]
+        infos = [info for found in await self._redis.do(pipeline.execute) if (info := _info(found))]
         return sorted(infos, key=lambda info: info.last_accessed, reverse=True)
 
     async def count(self, owner: str, now: float) -> SessionCounts:
@@ -188,7 +228,7 @@ class RedisSessionStore:
         pipeline = self._redis.client.pipeline(transaction=False)
         pipeline.zcount(_name("index", owner), f"({now!r}", "+inf")
         pipeline.zcount(_name("index", owner), "-inf", repr(now))
-        return SessionCounts(*await self._redis.do(pipeline.execute()))
+        return SessionCounts(*await self._redis.do(pipeline.execute))
 
     async def delete(self, owner: str, session_id: str) -> bool:
         """See SessionStore."""
@@ -196,13 +236,13 @@ class RedisSessionStore:
         pipeline.delete(_name("lock", owner, session_id))
         pipeline.delete(_name("session", owner, session_id))
         pipeline.zrem(_name("index", owner), session_id)
-        _, _, known = await self._redis.do(pipeline.execute())
-        return bool(known)
+        locked, _, known = await self._redis.do(pipeline.execute)
+        return bool(known or locked)
 
     async def sweep(self, now: float) -> int:
         """See SessionStore."""
         swept = 0
-        for owner in await self._redis.do(self._redis.client.smembers(_OWNERS)):
+        for owner in await self._redis.do(lambda: self._redis.client.smembers(_OWNERS)):
             beginning = _name("session", owner, "")
             swept += await self._redis.run(_SWEEP, [_name("index", owner), _OWNERS], [repr(now), owner, beginning])
         return swept
@@ -211,45 +251,45 @@ class RedisSessionStore:
         """Keep the locks that are held."""
         while True:
             await anyio.sleep(_RENEW_SECONDS)
-            for lock in [*self._held]:
-                if not await lock.renew():
-                    self._held.discard(lock)
+            with suppress(StoreUnavailableError):  # Whether they are lost `save` will see.
+                await self._renew([*self._held])
+
+    async def _renew(self, locks: Sequence["_Lock"]) -> None:
+        pipeline = self._redis.client.pipeline(transaction=False)
+        for lock in locks:
+            pipeline.eval(_RENEW, 1, lock.name, lock.token, str(_LOCK_MS))
+        for lock, is_held in zip(locks, await self._redis.do(pipeline.execute), strict=True):
+            if not is_held:
+                logger.warning("A session was deleted, or went to another server, in mid-turn")
+                self._held.discard(lock)
 
 
 class _Lock:
     """A key with a token of its holder."""
 
     def __init__(self, connection: RedisConnection, name: str) -> None:
-        self._redis, self._name, self._token = connection, name, uuid.uuid4().hex
+        self._redis, self.name, self.token = connection, name, uuid.uuid4().hex
 
     async def acquire(self, deadline: float) -> None:
         """Wait until nobody else has it. Raises SessionBusyError at the deadline, a time of anyio's clock."""
-        command = self._redis.client.set
-        while not await self._redis.do(command(self._name, self._token, nx=True, px=_LOCK_MS)):
+        while not await self._redis.run(_ACQUIRE, [self.name], [self.token, _LOCK_MS]):
             if anyio.current_time() + _POLL_SECONDS >= deadline:
                 raise SessionBusyError
             await anyio.sleep(_POLL_SECONDS)
 
-    async def renew(self) -> bool:
-        """Keep it; False where it was lost."""
-        try:
-            return bool(await self._redis.run(_RENEW, [self._name], [self._token, _LOCK_MS]))
-        except StoreUnavailableError:
-            return True  # Nobody knows: `save` will.
-
     async def release(self) -> None:
         """Let the next one have it."""
         with suppress(StoreUnavailableError):  # Then it expires.
-            await self._redis.run(_RELEASE, [self._name], [self._token])
+            await self._redis.run(_RELEASE, [self.name], [self.token])
 
     async def save(self, session: Session, most: int) -> None:
         """See SessionLock."""
         info = session.info
-        keys = [self._name, _name("session", info.owner, info.id), _name("index", info.owner), _OWNERS]
+        keys = [self.name, _name("session", info.owner, info.id), _name("index", info.owner), _OWNERS]
         kept = round((info.expires_at - info.last_accessed + _GRACE_SECONDS) * 1000)
         said = [_INFO.dump_json(info).decode(), _MEMORY.dump_json(session.memory).decode()]
         times = [repr(info.expires_at), repr(info.last_accessed)]
-        outcome = await self._redis.run(_SAVE, keys, [self._token, *said, kept, info.id, *times, most, info.owner])
+        outcome = await self._redis.run(_SAVE, keys, [self.token, *said, kept, info.id, *times, most, info.owner])
         if outcome == "lost":
             raise SessionLostError
         if outcome == "too many":
@@ -271,14 +311,14 @@ class RedisUsageStore:
             if field != "day" and value:
                 pipeline.hincrbyfloat(name, field, value)
         pipeline.expire(name, _USAGE_SECONDS)
-        await self._redis.do(pipeline.execute())
+        await self._redis.do(pipeline.execute)
 
     async def read(self, owner: str, days: list[str]) -> Mapping[str, DayUsage]:
         """See UsageStore."""
         pipeline = self._redis.client.pipeline(transaction=False)
         for day in days:
             pipeline.hgetall(_name("usage", owner, day))
-        found = await self._redis.do(pipeline.execute())
+        found = await self._redis.do(pipeline.execute)
         return {day: _day_usage(day, fields) for day, fields in zip(days, found, strict=True) if fields}
 
     async def enter(self, owner: str, request_id: str, most: int, now: float, until: float) -> bool:
@@ -288,7 +328,15 @@ class RedisUsageStore:
 
     async def leave(self, owner: str, request_id: str) -> None:
         """See UsageStore."""
-        await self._redis.do(self._redis.client.zrem(_name("under-way", owner), request_id))
+        await self._redis.do(lambda: self._redis.client.zrem(_name("under-way", owner), request_id))
+
+
+def _info(written: str | None) -> SessionInfo | None:
+    try:
+        return _INFO.validate_json(written) if written else None
+    except ValidationError:
+        logger.exception("A session in Redis can't be read, so it counts as none")
+        return None
 
 
 def _day_usage(day: str, fields: Mapping[str, str]) -> DayUsage:

@@ -94,7 +94,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         stores = _open_stores(settings, closing, tasks)
         sessions = _open_sessions(settings, stores.sessions, tasks)
         fail_open = settings.rate_limit_fail_open
-        limiter = RateLimiter(stores.counters, _limits_a_minute(settings), fail_open=fail_open)
+        limiter = RateLimiter(stores.counters, memory_counters(), _limits_a_minute(settings), fail_open=fail_open)
         quotas = Quotas(stores.usage, limiter, settings.timeout_seconds, fail_open=fail_open)
         pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial, quotas.book_cost))
         catalog = ModelCatalog(partial(pool.inspect, profile), settings.model_aliases, created=int(time.time()))
@@ -237,6 +237,9 @@ async def require_quota(request: Request, services: ServicesDependency, caller: 
 
 
 def _tell(request: Request, standing: Standing | None) -> None:
-    # On the request, because a route that makes its own response would lose a dependency's headers.
-    if standing:
+    # On the request, because a route that makes its own response would lose a dependency's headers. Of an address's
+    # and a key's limits the tighter one is told.
+    told: Standing | None = getattr(request.state, "standing", None)
+    if standing and (told is None or standing.remaining < told.remaining):
+        request.state.standing = standing
         add_response_headers(request, standing.headers)

@@ -85,8 +85,8 @@ class SessionManager:
     async def stats(self, owner: str) -> SessionStats:
         """Count the sessions of a key."""
         infos = await self.list(owner)
-        counts = await self._store.count(owner, self._clock())
-        return SessionStats(len(infos), counts.expired, sum(info.message_count for info in infos))
+        expired = (await self._store.count(owner, self._clock())).expired
+        return SessionStats(len(infos), expired, sum(info.message_count for info in infos))
 
     async def sweep_again_and_again(self) -> None:
         """Forget what has expired, every few minutes."""

@@ -68,26 +68,11 @@ async def delete_session(session_id: str, services: ServicesDependency, caller: 
 @router.get("/v1/usage")
 async def usage(services: ServicesDependency, caller: CallerDependency) -> UsageReport:
     """Tell what the key used in the last days, and what it may use."""
-    days, limits = await services.quotas.report(caller.owner), caller.limits
+    days = await services.quotas.report(caller.owner)
     return UsageReport(
         key=caller.name,
-        days=[
-            DayOfUsage(
-                date=day.day,
-                requests=day.requests,
-                input_tokens=day.input_tokens,
-                output_tokens=day.output_tokens,
-                cost_usd=day.cost_usd,
-            )
-            for day in days
-        ],
-        limits=LimitsReport(
-            requests_per_minute=limits.requests_per_minute,
-            concurrent_requests=limits.concurrent_requests,
-            usd_per_day=limits.usd_per_day,
-            models=None if limits.models is None else [*limits.models],
-            tools=limits.tools,
-        ),
+        days=[DayOfUsage(**asdict(day)) for day in days],
+        limits=LimitsReport(**asdict(caller.limits)),
         resets_at=services.quotas.resets_at(),
     )
 

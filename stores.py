@@ -75,7 +75,7 @@ class SessionStore(Protocol):
         ...
 
     async def delete(self, owner: str, session_id: str) -> bool:
-        """Forget a session, and take its lock away; tell whether there was one, expired or not."""
+        """Forget a session, and take its lock away; tell whether there was one, expired or only begun."""
         ...
 
     async def sweep(self, now: float) -> int:

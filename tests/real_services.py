@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -230,6 +231,15 @@ class RedisServer:
     def kill(self) -> None:
         """Take it away in the middle of whatever it does (SIGKILL)."""
         self._program.kill()
+
+    @contextmanager
+    def hung(self) -> Generator[None, None, None]:
+        """Let it accept connections and answer nobody."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
 
 @contextmanager

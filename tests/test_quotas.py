@@ -49,7 +49,13 @@ async def quotas(request: pytest.FixtureRequest, clock: Clock) -> AsyncGenerator
             connection = RedisConnection(request.getfixturevalue("redis_server").url)
             stack.push_async_callback(connection.close)
             store = RedisUsageStore(connection)
-        yield Quotas(store, RateLimiter(memory_counters(), {}, fail_open=True), 60, fail_open=True, clock=clock)
+        yield Quotas(
+            store,
+            RateLimiter(memory_counters(), memory_counters(), {}, fail_open=True),
+            60,
+            fail_open=True,
+            clock=clock,
+        )
 
 
 def caller(**limits: float) -> Caller:
@@ -147,7 +153,7 @@ async def test_a_key_has_so_many_requests_a_minute(quotas: Quotas) -> None:
 async def test_while_redis_is_away_keys_fail_as_set(redis_server: RedisServer, fail_open: bool) -> None:
     """Requests of limited keys pass, or none does; those without limits of this kind pass in any case."""
     connection = RedisConnection(redis_server.url)
-    limiter = RateLimiter(connection.counters(), {}, fail_open=fail_open)
+    limiter = RateLimiter(connection.counters(), memory_counters(), {}, fail_open=fail_open)
     quotas = Quotas(RedisUsageStore(connection), limiter, 60, fail_open=fail_open)
     redis_server.stop()
     try:

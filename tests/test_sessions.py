@@ -1,9 +1,14 @@
 """Sessions, as clients see them: through the real app and the real CLI, kept in memory and in a real Redis."""
 
+import json
+import socket
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -149,11 +154,21 @@ def test_a_turn_that_is_left_leaves_the_session_as_it_was(
     server.upstream.script(Reply(text=["One ", "two"], gate=gate), when="Left")
     server.upstream.script(Reply(text="Fine."), times=None)
     body = {"model": MODEL, "messages": [user("Left")], "session_id": name, "stream": stream}
-    with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
-        client.post(f"{server.url}/v1/chat/completions", json=body, timeout=httpx.Timeout(30, read=1))
+    with leaving(f"{server.url}/v1/chat/completions", body):
+        gate.reached()
     server.upstream.wait_for(lambda upstream: upstream.messages_requests()[0].disconnected, 20)
     assert ask(server, name, user("One")).status_code == 200
     assert seen(server) == [("user", "One")]
+
+
+@contextmanager
+def leaving(url: str, body: Json) -> Generator[None, None, None]:
+    """Send a request, and hang up at the end."""
+    address, content = urlsplit(url), json.dumps(body).encode()
+    head = f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(content)}\r\n\r\n"
+    with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+        connection.sendall(head.encode() + content)
+        yield
 
 
 def test_a_turn_that_takes_too_long_leaves_the_session_as_it_was(
@@ -327,6 +342,44 @@ def test_an_id_may_have_any_printable_characters(server: Server, session_id: str
     path = httpx.URL("/", path=f"/v1/sessions/{session_id}".replace("?", "%3F").replace("#", "%23")).raw_path.decode()
     assert get(server, path).json()["session_id"] == session_id
     assert get(server, path, method="DELETE").status_code == 200
+
+
+def test_a_redis_that_hangs_holds_up_nothing_else(
+    serve: ServerFactory, redis_url: str, redis_server: RedisServer
+) -> None:
+    """Whoever needs it is told so after seconds; health and completions without a session don't wait each time."""
+    server = serve(redis_url=redis_url, rate_limit_enabled=True)
+    body = {"model": MODEL, "messages": [user("Without a session")]}
+    with redis_server.hung():
+        began = time.monotonic()
+        assert get(server, "/v1/sessions").status_code == 503
+        assert get(server, "/health").json()["status"] == "degraded"
+        assert httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).status_code == 200
+        # One wait for each second or two, and not one for each of the commands, of which there were seven.
+        assert time.monotonic() - began < 12
+    until_healthy(server)
+    assert get(server, "/v1/sessions").status_code == 200
+
+
+def until_healthy(server: Server) -> None:
+    """Wait until the server has seen that its store is back."""
+    deadline = time.monotonic() + 20
+    while get(server, "/health").json()["status"] != "healthy":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)  # it asks again after a second, and nobody is told
+
+
+def test_deleting_a_session_in_its_first_turn_is_no_404(serve: ServerFactory, store: StoreSettings, name: str) -> None:
+    """What is only being begun can be deleted, too, and isn't begun then."""
+    server, gate = serve(**store), Gate(after=1)
+    server.upstream.script(Reply(text=["a ", "b"], gate=gate))
+    with ThreadPoolExecutor() as threads:
+        turn = threads.submit(ask, server, name, user("One"))
+        gate.reached()
+        assert get(server, f"/v1/sessions/{name}", method="DELETE").status_code == 200
+        gate.open()
+    assert turn.result().json()["error"]["code"] == "session_lost"
+    assert get(server, f"/v1/sessions/{name}").status_code == 404
 
 
 def test_sessions_without_redis_give_503_and_come_back(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import anyio
 import pytest
 import pytest_asyncio
+import redis
 
 from errors import SessionBusyError, SessionLostError, StoreUnavailableError, TooManySessionsError
 from memory_stores import MemorySessionStore, MemoryUsageStore
@@ -240,6 +241,30 @@ async def test_requests_under_way_are_limited_by_owner(stores: Stores, owner: st
 
 
 # Redis alone
+
+
+@pytest.mark.asyncio
+async def test_many_at_once_are_no_outage(redis_server: RedisServer, owner: str) -> None:
+    """More commands than connections wait for one; none is told that Redis is away."""
+    async with redis_stores(redis_server.url) as stores, anyio.create_task_group() as tasks:
+        for number in range(300):
+            tasks.start_soon(saved, stores.sessions, session_of(owner, str(number)), 1000)
+            tasks.start_soon(stores.usage.add, owner, DayUsage("2026-01-31", 1))
+    async with redis_stores(redis_server.url) as stores:
+        assert (await stores.sessions.count(owner, NOW)).active == 300
+        assert (await stores.usage.read(owner, ["2026-01-31"]))["2026-01-31"].requests == 300
+
+
+@pytest.mark.asyncio
+async def test_a_session_that_nobody_can_read_is_none(redis_server: RedisServer, owner: str) -> None:
+    """What another version wrote hides nothing else."""
+    async with redis_stores(redis_server.url) as stores:
+        for name in ("foreign", "ours"):
+            await saved(stores.sessions, session_of(owner, name))
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.hset(f"claude-wrapper:1:session:{owner}:foreign", "info", '{"id": "foreign"}')
+        assert await stores.sessions.load(owner, "foreign", NOW) is None
+        assert [info.id for info in await stores.sessions.load_all(owner, NOW)] == ["ours"]
 
 
 @pytest.mark.asyncio
