@@ -20,7 +20,7 @@ from models import ChatCompletion, ErrorResponse
 from parameter_validator import check_parameters
 from request_body import parse_chat_completion, parse_json_object, read_body
 from request_faults import explained
-from services import CallerDependency, ServicesDependency, limited, require_key, require_quota
+from services import CallerDependency, ServicesDependency, limited_behind_key, require_quota
 from streaming import ChunkEncoder
 from turns import TurnEnded, TurnEvent
 
@@ -28,7 +28,7 @@ _LINE_END = "\n"
 
 logger = logging.getLogger(__name__)
 
-router = APIRouter(dependencies=[Depends(limited("chat")), Depends(require_key), Depends(require_quota)])
+router = APIRouter(dependencies=[*limited_behind_key("chat"), Depends(require_quota)])
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 409, 413, 429, 500, 502, 503, 504)

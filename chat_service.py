@@ -3,9 +3,10 @@
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 
@@ -63,7 +64,8 @@ class ChatService:
 
     async def begin(self, body: ChatCompletionRequest, caller: Caller) -> Completion:
         """Wait until the model begins to answer. Raises an ApiError where it doesn't."""
-        turn = _Turn(_Clock(self.timeout), is_streamed=bool(body.stream))
+        may_begin = partial(self.quotas.check_budget, caller)
+        turn = _Turn(_Clock(self.timeout), may_begin, is_streamed=bool(body.stream))
         events = self._events(body, caller, turn)
         started = await anext(events)
         assert isinstance(started, TurnStarted)  # noqa: S101 - for the type checker: every turn's first event
@@ -162,6 +164,8 @@ class _Turn:
     """One turn, and the process that plays it."""
 
     clock: "_Clock"
+    may_begin: Callable[[], Awaitable[None]]
+    """Raises where the turn may not begin any more, after the wait for its session and its process."""
     is_streamed: bool
     origin: Origin = "spawned"
     overhead_seconds: float = 0
@@ -175,6 +179,7 @@ class _Turn:
         async with AsyncExitStack() as stack:
             with self.clock.limit():
                 leased = await stack.enter_async_context(lease)
+                await self.may_begin()
             self.origin, self.overhead_seconds = leased.origin, self.clock.passed
             events = await stack.enter_async_context(aclosing(leased.process.turn(prompt)))
             event = await self._next(events)

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.connection import parse_url
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ def _at_least_one_key(value: object) -> object:
 def _redis(value: SecretStr) -> SecretStr:
     try:
         TypeAdapter(RedisDsn).validate_python(value.get_secret_value())
-    except ValidationError:
+        parse_url(value.get_secret_value())  # type: ignore[no-untyped-call]
+    except ValueError:
         # Not what pydantic says: there may be a password in it.
         raise ValueError("it is no address of a Redis, like redis://:password@host:6379/0") from None
     return value
@@ -266,18 +268,23 @@ class Settings(BaseSettings):
 
     @property
     def is_local(self) -> bool:
-        """Whether HOST is an address that only this machine can reach; a name other than `localhost` may be any."""
-        try:
-            address = ip_address(self.host)
-        except ValueError:
-            return self.host.lower() == "localhost"
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        return (mapped or address).is_loopback
+        """Whether HOST is an address that only this machine can reach."""
+        return is_local_address(self.host)
 
     @property
     def timeout_seconds(self) -> float:
         """MAX_TIMEOUT in seconds."""
         return self.max_timeout / 1000
+
+
+def is_local_address(host: str) -> bool:
+    """Tell whether only this machine can reach an address; a name other than `localhost` may be any."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -10,36 +10,35 @@ from fastapi import APIRouter, Depends, Request, Response
 from callers import Caller
 from errors import ApiError, InvalidRequestError
 from message_adapter import to_sampling
-from models import (
-    EXAMPLE_REQUEST,
+from models import EXAMPLE_REQUEST, ErrorResponse
+from parameter_validator import PARAMETERS, find_fates
+from report_models import (
     CompatibilityReport,
     DebugInfo,
     DebugReport,
-    ErrorResponse,
     ParameterFate,
     ParameterFates,
     RequestFault,
     ValidationReport,
 )
-from parameter_validator import PARAMETERS, find_fates
 from request_body import as_object, parse_json, parse_json_object, read_body
 from request_faults import MOST_FAULTS, Examination, examine, place_of_break
-from services import CallerDependency, Services, ServicesDependency, limited, require_key
+from services import CallerDependency, Services, ServicesDependency, limited_behind_key, require_key
 
-router = APIRouter(
-    dependencies=[Depends(require_key)], responses={401: {"model": ErrorResponse}, 413: {"model": ErrorResponse}}
-)
+router = APIRouter(responses={401: {"model": ErrorResponse}, 413: {"model": ErrorResponse}})
 
 # Rather one too many: of a header that isn't shown its presence is still told.
-_SECRET_NAME = re.compile(r"auth|cookie|credential|csrf|jwt|key|passw|secret|signature|token|xsrf", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"\b(bearer|basic|digest)\s+\S|\bsk-", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"auth|cookie|credential|csrf|jwt|key|pass|pwd|secret|signature|token|xsrf", re.IGNORECASE)
+_SECRET_VALUE = re.compile(
+    r"\b(bearer|basic|digest)\s+\S|\bsk-|://[^/\s]*:[^/\s]*@|(key|pass\w*|secret|token)=", re.IGNORECASE
+)
 _REDACTED = "[redacted]"
 
 
 @router.post(
     "/v1/debug/request",
     response_model=DebugReport,
-    dependencies=[Depends(limited("debug"))],
+    dependencies=limited_behind_key("debug"),
     responses={429: {"model": ErrorResponse}},
 )
 async def debug_request(request: Request, services: ServicesDependency, caller: CallerDependency) -> Response:
@@ -64,7 +63,7 @@ async def debug_request(request: Request, services: ServicesDependency, caller: 
     return Response(DebugReport(debug_info=info).model_dump_json(), media_type="application/json")
 
 
-@router.post("/v1/compatibility", responses={400: {"model": ErrorResponse}})
+@router.post("/v1/compatibility", dependencies=[Depends(require_key)], responses={400: {"model": ErrorResponse}})
 async def compatibility(request: Request, services: ServicesDependency) -> CompatibilityReport:
     """Say which parameters of a body are supported, mapped to something of Claude's, ignored, refused or unknown."""
     raw = await read_body(request.stream(), services.settings.max_request_size)

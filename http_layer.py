@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from config import is_local_address
 from errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError, PermissionDeniedError
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,18 @@ class OriginGuard(CORSMiddleware):
 
     For a server without keys: otherwise any page that its user opens could spend the Claude login.
     """
+
+    _warned = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; the first one from beyond this machine is worth a warning."""
+        server = (scope.get("server") or ("",))[0]
+        if server and not self._warned and not is_local_address(server):
+            self._warned = True
+            logger.warning(
+                "This server is reached at %s and asks for no API key: whoever reaches it may use it", server
+            )
+        await super().__call__(scope, receive, send)
 
     async def simple_response(self, scope: Scope, receive: Receive, send: Send, request_headers: Headers) -> None:
         """Answer a request that names its origin."""

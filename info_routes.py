@@ -11,11 +11,13 @@ from fastapi.responses import HTMLResponse
 import pool_metrics
 from config import VERSION
 from errors import ApiError
-from models import AuthStatus, ErrorResponse, Health, Model, ModelList, PoolStatus, Version
-from services import CallerDependency, Services, ServicesDependency, limited, require_key
+from models import ErrorResponse, Model, ModelList
+from report_models import AuthStatus, Health, PoolStatus, Version
+from services import CallerDependency, Services, ServicesDependency, limited, limited_behind_key, require_key
 
 open_router = APIRouter()
 router = APIRouter(dependencies=[Depends(require_key)], responses={401: {"model": ErrorResponse}})
+limited_router = APIRouter(dependencies=limited_behind_key("auth"), responses={401: {"model": ErrorResponse}})
 
 _LANDING = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>claude-wrapper</title>
@@ -103,8 +105,8 @@ async def metrics(services: ServicesDependency) -> Response:
     return Response(pool_metrics.render(services.pool.state), media_type=pool_metrics.CONTENT_TYPE)
 
 
-@router.head("/v1/auth/status", dependencies=[Depends(limited("auth"))], include_in_schema=False)
-@router.get("/v1/auth/status", dependencies=[Depends(limited("auth"))], responses={429: {"model": ErrorResponse}})
+@limited_router.head("/v1/auth/status", include_in_schema=False)
+@limited_router.get("/v1/auth/status", responses={429: {"model": ErrorResponse}})
 async def auth_status(services: ServicesDependency) -> AuthStatus:
     """Say which login is in use, whether it is complete, what is missing and how to mend it."""
     login = services.login

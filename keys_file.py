@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -25,7 +25,7 @@ else:
 
 logger = logging.getLogger(__name__)
 
-_Version = tuple[int, int, int]
+_Version = tuple[int, int, int, int]
 
 
 def check_name(name: str) -> str:
@@ -59,8 +59,9 @@ class _Entry(_Strict):
     tools: bool = False
 
     def caller(self, name: str) -> Caller:
-        limits = self.model_dump(exclude={"hash"})
-        return Caller(self.hash, name, KeyLimits(**{**limits, "models": self.models and tuple(self.models)}))
+        limits: dict[str, Any] = self.model_dump(exclude={"hash"})
+        limits["models"] = self.models and tuple(self.models)
+        return Caller(self.hash, name, KeyLimits(**limits))
 
 
 class _File(_Strict):
@@ -102,6 +103,7 @@ class KeysFile:
     def __init__(self, path: Path) -> None:
         """Read the file. Raises ConfigurationError where it is missing or wrong, naming file, key and field."""
         self._path = path
+        self._complained: _Version | Literal["nothing"] | None = "nothing"
         self._seen = self._version()
         self._callers = self._read()
 
@@ -109,16 +111,19 @@ class KeysFile:
         """The keys of the file as it is, or as it was when it was last right."""
         version = self._version()
         if version != self._seen:
-            self._seen = version
-            self._reload()
+            self._reload(version)
         return self._callers
 
-    def _reload(self) -> None:
+    def _reload(self, version: _Version | None) -> None:
         try:
             self._callers = self._read()
         except ConfigurationError as error:
-            logger.error("%s. The keys that it had before stay valid.", error)  # noqa: TRY400 - no stack helps here
+            # Tried again each time, for whatever keeps it from being read may go; told of once.
+            if version != self._complained:
+                logger.error("%s. The keys that it had before stay valid.", error)  # noqa: TRY400 - no stack helps here
+            self._complained = version
         else:
+            self._seen = version
             logger.info("API_KEYS_FILE was read again: %d keys", len(self._callers))
 
     def _version(self) -> _Version | None:
@@ -126,7 +131,7 @@ class KeysFile:
             found = self._path.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
     def _read(self) -> tuple[Caller, ...]:
         try:

@@ -29,11 +29,11 @@ import info_routes
 import session_routes
 from auth import KeyRing, hash_key
 from cli_launch import check_cli, find_cli
+from composition import open_services
 from config import VERSION, ConfigurationError, Settings, load_settings
 from http_layer import ERROR_HANDLERS, CommonHeaders, OriginGuard, describe_bodies
 from keys_file import check_name
 from models import AnyParameters, ChatCompletionRequest
-from services import open_services
 
 _PORTS_TO_TRY = 100
 _SHUTDOWN_GRACE_SECONDS = 30
@@ -103,6 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
     describe_bodies(app, _BODIES)
     app.include_router(info_routes.open_router)
     app.include_router(info_routes.router)
+    app.include_router(info_routes.limited_router)
     app.include_router(chat_routes.router)
     app.include_router(debug_routes.router)
     app.include_router(session_routes.router)

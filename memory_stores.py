@@ -114,7 +114,7 @@ class MemoryUsageStore:
     async def enter(self, owner: str, request_id: str, most: int, now: float, until: float) -> bool:
         """See UsageStore."""
         alive = {each: end for each, end in self._under_way[owner].items() if end > now}
-        fits = len(alive) < most
+        fits = len({*alive} - {request_id}) < most
         self._under_way[owner] = {**alive, request_id: until} if fits else alive
         return fits
 

@@ -5,19 +5,20 @@ Source: https://platform.openai.com/docs/api-reference/chat
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from turns import Origin, Usage
+from turns import Usage
 
 
 class _Received(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
-class _Sent(BaseModel):
+class Sent(BaseModel):
+    """What the server sends: made once, and not changed."""
+
     model_config = ConfigDict(frozen=True)
 
 
@@ -170,14 +171,14 @@ def finish_reason(stop_reason: str) -> FinishReason:
     return _FINISH_REASONS.get(stop_reason, "stop")
 
 
-class PromptTokensDetails(_Sent):
+class PromptTokensDetails(Sent):
     """How many of the prompt's tokens came from a cache."""
 
     cached_tokens: int
     audio_tokens: int = 0
 
 
-class CompletionTokensDetails(_Sent):
+class CompletionTokensDetails(Sent):
     """How many of the answer's tokens were thinking."""
 
     reasoning_tokens: int
@@ -186,7 +187,7 @@ class CompletionTokensDetails(_Sent):
     rejected_prediction_tokens: int = 0
 
 
-class CompletionUsage(_Sent):
+class CompletionUsage(Sent):
     """Tokens of one completion. `prompt_tokens` has the cached ones in it, as OpenAI counts."""
 
     prompt_tokens: int
@@ -208,7 +209,7 @@ class CompletionUsage(_Sent):
         )
 
 
-class AnswerMessage(_Sent):
+class AnswerMessage(Sent):
     """The assistant's whole message."""
 
     role: Literal["assistant"] = "assistant"
@@ -217,7 +218,7 @@ class AnswerMessage(_Sent):
     annotations: list[Any] = []
 
 
-class Choice(_Sent):
+class Choice(Sent):
     """One answer."""
 
     index: int = 0
@@ -226,7 +227,7 @@ class Choice(_Sent):
     finish_reason: FinishReason
 
 
-class ChatCompletion(_Sent):
+class ChatCompletion(Sent):
     """A whole completion."""
 
     id: str
@@ -239,7 +240,7 @@ class ChatCompletion(_Sent):
     system_fingerprint: None = None
 
 
-class ChunkChoice(_Sent):
+class ChunkChoice(Sent):
     """What a chunk adds to one answer: `delta` has only the keys that are news."""
 
     index: int = 0
@@ -248,7 +249,7 @@ class ChunkChoice(_Sent):
     finish_reason: FinishReason | None = None
 
 
-class ChatCompletionChunk(_Sent):
+class ChatCompletionChunk(Sent):
     """One chunk of a streamed completion. Without `stream_options.include_usage` it is sent without `usage`."""
 
     id: str
@@ -261,7 +262,7 @@ class ChatCompletionChunk(_Sent):
     system_fingerprint: None = None
 
 
-class Model(_Sent):
+class Model(Sent):
     """One row of GET /v1/models."""
 
     id: str
@@ -270,14 +271,14 @@ class Model(_Sent):
     owned_by: Literal["anthropic"] = "anthropic"
 
 
-class ModelList(_Sent):
+class ModelList(Sent):
     """The answer to GET /v1/models."""
 
     object: Literal["list"] = "list"
     data: list[Model]
 
 
-class FaultDetail(_Sent):
+class FaultDetail(Sent):
     """One of the things that are wrong with a request."""
 
     param: str | None
@@ -285,208 +286,19 @@ class FaultDetail(_Sent):
     type: str
 
 
-class ErrorDetail(_Sent):
+class ErrorDetail(Sent):
     """What went wrong; four keys, always, and with DEBUG_MODE `details` of an invalid request."""
 
     message: str
     type: str
     param: str | None
     code: str | None
+    retry_after: int | None = None
+    """Seconds to wait; only where a limit of this server was exceeded."""
     details: list[FaultDetail] = []
 
 
-class ErrorResponse(_Sent):
+class ErrorResponse(Sent):
     """OpenAI's envelope for every error."""
 
     error: ErrorDetail
-
-
-class Health(_Sent):
-    """The answer to GET /health."""
-
-    status: Literal["healthy", "degraded"]
-    service: Literal["claude-wrapper"] = "claude-wrapper"
-    version: str
-    backend: Literal["claude", "demo"]
-
-
-class Version(_Sent):
-    """The answer to GET /version."""
-
-    version: str
-    claude_code_version: str
-    claude_agent_sdk_version: str
-    python_version: str
-
-
-class PoolStatus(_Sent):
-    """The answer to GET /v1/pool. Waits are of the latest requests, in seconds."""
-
-    processes: dict[Literal["working", "parked", "spare"], int]
-    limit: int
-    reuse: bool
-    leases: dict[Origin, int]
-    queue: dict[Literal["length"], int]
-    waits: dict[Literal["mean", "p95", "longest"], float]
-
-
-class SessionUsage(_Sent):
-    """Tokens of all turns of a session, in the Messages API's terms."""
-
-    input_tokens: int
-    output_tokens: int
-    cache_read_input_tokens: int
-    cache_creation_input_tokens: int
-    reasoning_tokens: int
-
-
-class SessionDescription(_Sent):
-    """The answer to GET /v1/sessions/{id}. Usage and cost are those of all its turns."""
-
-    session_id: str
-    created_at: datetime
-    last_accessed: datetime
-    expires_at: datetime
-    message_count: int
-    turn_count: int
-    model: str
-    usage: SessionUsage
-    cost_usd: float
-
-
-class SessionList(_Sent):
-    """The answer to GET /v1/sessions."""
-
-    sessions: list[SessionDescription]
-    total: int
-
-
-class SessionCountsReport(_Sent):
-    """How many sessions a key has; `expired_sessions` have expired and aren't swept yet."""
-
-    active_sessions: int
-    expired_sessions: int
-    total_messages: int
-
-
-class SessionStatsReport(_Sent):
-    """The answer to GET /v1/sessions/stats."""
-
-    session_stats: SessionCountsReport
-    cleanup_interval_minutes: float
-    default_ttl_hours: float
-
-
-class SessionDeleted(_Sent):
-    """The answer to DELETE /v1/sessions/{id}."""
-
-    session_id: str
-    deleted: Literal[True] = True
-    message: str
-
-
-class DayOfUsage(_Sent):
-    """What a key used on one day (UTC)."""
-
-    day: str
-    requests: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
-
-
-class LimitsReport(_Sent):
-    """What a key may use; null is no limit."""
-
-    requests_per_minute: int | None
-    concurrent_requests: int | None
-    usd_per_day: float | None
-    models: tuple[str, ...] | None
-    tools: bool
-
-
-class UsageReport(_Sent):
-    """The answer to GET /v1/usage: the latest days first, and the key's own limits."""
-
-    key: str | None
-    days: list[DayOfUsage]
-    limits: LimitsReport
-    resets_at: datetime
-
-
-class RequestFault(_Sent):
-    """One of the things that are wrong with a request, as its error would name it."""
-
-    param: str | None
-    message: str
-    code: str | None
-
-
-class ValidationReport(_Sent):
-    """Whether a chat completion could be tried, and if so with which parameters, else all that is in the way."""
-
-    valid: bool
-    errors: list[RequestFault]
-    errors_left_out: int = 0
-    normalized_request: dict[str, Any] | None
-
-
-class ParameterFates(_Sent):
-    """Names of a body's parameters by what becomes of them; `adjusted` ones take effect, but not just as sent."""
-
-    honoured: list[str]
-    adjusted: list[str]
-    ignored: list[str]
-    refused: list[str]
-
-
-class DebugInfo(_Sent):
-    """What we received, and how it validates. Header values that are secrets are not in it."""
-
-    method: str
-    url: str
-    headers: dict[str, str]
-    raw_body_size: int
-    is_json: bool
-    json_parse_error: str | None
-    parsed_body: Any
-    validation_result: ValidationReport
-    parameters: ParameterFates
-    debug_mode_enabled: bool
-    example_valid_request: dict[str, Any]
-
-
-class DebugReport(_Sent):
-    """The answer to POST /v1/debug/request."""
-
-    debug_info: DebugInfo
-
-
-class ParameterFate(_Sent):
-    """One parameter: what Claude gets for it, if it is not the same; why it has no effect, if it has none."""
-
-    parameter: str
-    becomes: str | None
-    reason: str | None
-
-
-class CompatibilityReport(_Sent):
-    """The answer to POST /v1/compatibility: each parameter of the body is in one of the lists. Nulls are left out."""
-
-    supported: list[ParameterFate]
-    mapped: list[ParameterFate]
-    ignored: list[ParameterFate]
-    refused: list[ParameterFate]
-    unknown: list[ParameterFate]
-
-
-class AuthStatus(_Sent):
-    """The answer to GET /v1/auth/status. No secret is in it, ever."""
-
-    method: str | None
-    complete: bool
-    missing: list[str]
-    hint: str | None
-    api_key_required: bool
-    account: dict[str, str | None] | None
-    claude_code_version: str

@@ -8,38 +8,37 @@ import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta, timezone
 
 import anyio
 
 from callers import Caller
-from errors import OverBudgetError, StoreUnavailableError, TooManyAtOnceError
+from errors import ApiError, OverBudgetError, StoreUnavailableError, TooManyAtOnceError
 from rate_limiter import RateLimiter, Standing
 from stores import REPORTED_DAYS, DayUsage, UsageStore
 from turns import Usage
 
 logger = logging.getLogger(__name__)
 
+KEEP_SECONDS = 8
+# As long a request counts whose server died.
+_LEASE_SECONDS = 30
+
 
 class Quotas:
     """Holds keys to their limits, and keeps their accounts."""
 
     def __init__(
-        self,
-        store: UsageStore,
-        limiter: RateLimiter,
-        longest_request: float,
-        *,
-        fail_open: bool,
-        clock: Callable[[], float] = time.time,
+        self, store: UsageStore, limiter: RateLimiter, *, fail_open: bool, clock: Callable[[], float] = time.time
     ) -> None:
-        """Keep accounts in `store`; no request takes longer than `longest_request` seconds.
+        """Keep accounts in `store`; while it is away requests pass (`fail_open`), or none does.
 
-        While the store is away requests pass (`fail_open`), or none does.
+        Somebody has to call `keep` every KEEP_SECONDS.
         """
-        self._store, self._limiter, self._fail_open = store, limiter, fail_open
-        self._longest_request, self._clock = longest_request, clock
+        self._store, self._limiter, self._fail_open, self._clock = store, limiter, fail_open, clock
+        self._under_way: dict[str, Caller] = {}
+        self._unbooked: dict[tuple[str, str], DayUsage] = {}
 
     async def check_rate(self, caller: Caller) -> Standing | None:
         """Count a request of a key that has a limit of its own. Raises TooManyRequestsError for one too many."""
@@ -49,16 +48,17 @@ class Quotas:
     @asynccontextmanager
     async def request(self, caller: Caller) -> AsyncGenerator[None, None]:
         """Be a request of this key until the end. Raises OverBudgetError, TooManyAtOnceError where it can't be one."""
-        await self._check_budget(caller)
-        most = caller.limits.concurrent_requests
-        if most is None:
+        await self.check_budget(caller)
+        if caller.limits.concurrent_requests is None:
             yield
             return
         request_id = uuid.uuid4().hex
         try:  # From here on: who is given up while it enters may be in.
-            await self._enter(caller, request_id, most)
+            await self._enter(caller, request_id)
+            self._under_way[request_id] = caller
             yield
         finally:
+            self._under_way.pop(request_id, None)
             with anyio.CancelScope(shield=True):
                 await self._leave(caller, request_id)
 
@@ -72,11 +72,26 @@ class Quotas:
         await self._add(owner, DayUsage(_day(self._clock()), cost_usd=cost_usd))
 
     async def _add(self, owner: str, used: DayUsage) -> None:
-        try:
-            with anyio.CancelScope(shield=True):  # Spent is spent, also where the client leaves just now.
+        self._unbooked[owner, used.day] = self._unbooked.get((owner, used.day), DayUsage(used.day)) + used
+        with anyio.CancelScope(shield=True):  # Spent is spent, also where the client leaves just now.
+            await self._book_all()
+
+    async def _book_all(self) -> None:
+        """Book what isn't booked yet; while the store is away it stays here."""
+        for (owner, day), used in [*self._unbooked.items()]:
+            del self._unbooked[owner, day]
+            try:
                 await self._store.add(owner, used)
-        except StoreUnavailableError:
-            logger.exception("Not booked, as the store is away: %s", used)
+            except StoreUnavailableError:
+                self._unbooked[owner, day] = self._unbooked.get((owner, day), DayUsage(day)) + used
+                return
+
+    async def keep(self) -> None:
+        """Tell the store again what is under way, or it counts no longer, and what it hasn't booked."""
+        for request_id, caller in [*self._under_way.items()]:
+            with suppress(ApiError):  # Others may have taken its place while the store was away.
+                await self._enter(caller, request_id)
+        await self._book_all()
 
     async def report(self, owner: str) -> list[DayUsage]:
         """Return what a key used, the latest of its days first; today in any case."""
@@ -90,7 +105,8 @@ class Quotas:
         today = datetime.fromtimestamp(self._clock(), timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
         return today + timedelta(days=1)
 
-    async def _check_budget(self, caller: Caller) -> None:
+    async def check_budget(self, caller: Caller) -> None:
+        """Raise OverBudgetError where the key has spent what it may; to be asked again after a wait."""
         budget = caller.limits.usd_per_day
         if budget is None:
             return
@@ -108,10 +124,10 @@ class Quotas:
             )
             raise OverBudgetError(message, math.ceil(resets_at.timestamp() - self._clock()))
 
-    async def _enter(self, caller: Caller, request_id: str, most: int) -> None:
-        now = self._clock()
+    async def _enter(self, caller: Caller, request_id: str) -> None:
+        most, now = caller.limits.concurrent_requests or 0, self._clock()
         try:
-            entered = await self._store.enter(caller.owner, request_id, most, now, now + self._longest_request)
+            entered = await self._store.enter(caller.owner, request_id, most, now, now + _LEASE_SECONDS)
         except StoreUnavailableError:
             if not self._fail_open:
                 raise
@@ -123,7 +139,7 @@ class Quotas:
         try:
             await self._store.leave(caller.owner, request_id)
         except StoreUnavailableError:
-            logger.warning("A request that ended counts until its time is over")
+            logger.warning("A request that ended counts for some seconds yet")
 
 
 def _day(now: float) -> str:

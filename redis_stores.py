@@ -6,11 +6,12 @@ sessions by itself; the index, by owner, of when they expire counts them.
 """
 
 import builtins
+import json
 import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from typing import Any
@@ -37,7 +38,7 @@ _TIMEOUT_SECONDS = 2
 _PAUSE_SECONDS = 1
 _PING_TIMEOUT_SECONDS = 1
 _LOCK_MS = 15_000
-_RENEW_SECONDS = 4
+RENEW_SECONDS = 4
 _POLL_SECONDS = 0.1
 # Sessions stay in Redis a little longer than they live, to be counted as expired until they are swept.
 _GRACE_SECONDS = 600
@@ -85,8 +86,8 @@ return #expired
 # KEYS: the requests under way. ARGV: id, most, now, until, seconds between them.
 _ENTER = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
-if redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 1 end
-if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+local is_in = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not is_in and redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], ARGV[4], ARGV[1])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 return 1
@@ -177,14 +178,16 @@ class _Counters(RedisStorage):
         return int(await self._redis.do(lambda: super(_Counters, self).get(key)))
 
     async def get_expiry(self, key: str) -> float:
-        return float(await self._redis.do(lambda: super(_Counters, self).get_expiry(key)))
+        # The library's own asks for whole seconds, of which there may be one less than there are.
+        left = await self._redis.do(lambda: self._redis.client.pttl(self.bridge.prefixed_key(key)))
+        return time.time() + max(int(left), 0) / 1000
 
 
 class RedisSessionStore:
     """Sessions, each a hash of what is known of it and what was said."""
 
     def __init__(self, connection: RedisConnection) -> None:
-        """Use a connection; somebody has to run `renew_again_and_again`, or locks are lost after some seconds."""
+        """Use a connection; somebody has to call `renew` every RENEW_SECONDS, or locks are lost."""
         self._redis = connection
         # Who waits on this server waits here, in order; only the first of them asks Redis.
         self._locks = Locks()
@@ -211,7 +214,8 @@ class RedisSessionStore:
         info = _info(fields.get("info"))
         if info is None or info.expires_at <= now:
             return None
-        return Session(info, _MEMORY.validate_json(fields["memory"]))
+        # Not pydantic's own reader of JSON: it goes no deeper than a request's, and in here everything is deeper.
+        return Session(info, _MEMORY.validate_python(json.loads(fields["memory"])))
 
     async def load_all(self, owner: str, now: float) -> list[SessionInfo]:
         """See SessionStore."""
@@ -247,18 +251,17 @@ class RedisSessionStore:
             swept += await self._redis.run(_SWEEP, [_name("index", owner), _OWNERS], [repr(now), owner, beginning])
         return swept
 
-    async def renew_again_and_again(self) -> None:
+    async def renew(self) -> None:
         """Keep the locks that are held."""
-        while True:
-            await anyio.sleep(_RENEW_SECONDS)
-            with suppress(StoreUnavailableError):  # Whether they are lost `save` will see.
-                await self._renew([*self._held])
-
-    async def _renew(self, locks: Sequence["_Lock"]) -> None:
+        locks = [*self._held]
         pipeline = self._redis.client.pipeline(transaction=False)
         for lock in locks:
             pipeline.eval(_RENEW, 1, lock.name, lock.token, str(_LOCK_MS))
-        for lock, is_held in zip(locks, await self._redis.do(pipeline.execute), strict=True):
+        try:
+            answers = await self._redis.do(pipeline.execute)
+        except StoreUnavailableError:
+            return  # Whether they are lost `save` will see.
+        for lock, is_held in zip(locks, answers, strict=True):
             if not is_held:
                 logger.warning("A session was deleted, or went to another server, in mid-turn")
                 self._held.discard(lock)

@@ -1,49 +1,24 @@
-"""What the routes work with: made by the lifespan, found on the application's state, closed by the lifespan."""
+"""What the routes work with: made by the lifespan (composition.py), found on the application's state."""
 
-import logging
-import math
-import os
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-import anyio
-import psutil
-from anyio.abc import TaskGroup
 from fastapi import Depends, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from limits.aio.storage import Storage
 from slowapi.util import get_remote_address
 
-from auth import KeyRing, Login, find_login, login_environment
+from auth import KeyRing, Login
 from callers import Caller
 from chat_service import ChatService
-from cli_launch import check_cli, find_cli
 from config import Settings
-from demo_upstream import DemoUpstream
-from engine_probe import find_fault
 from http_layer import add_response_headers
-from memory_stores import MemorySessionStore, MemoryUsageStore, ThisServer, memory_counters
 from model_catalog import ModelCatalog
-from process_pool import PoolLimits, ProcessPool
+from process_pool import ProcessPool
 from quotas import Quotas
 from rate_limiter import LimitedRoute, RateLimiter, Standing
-from redis_stores import RedisConnection, RedisSessionStore, RedisUsageStore
-from session_manager import SessionLimits, SessionManager
-from stores import Connection, SessionStore, UsageStore
-from turns import LaunchProfile
-
-logger = logging.getLogger(__name__)
-
-_TYPICAL_PROCESS_BYTES = 256 * 2**20
-_CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")
-_DEMO_KEY = "demo-key-that-opens-nothing"
+from session_manager import SessionManager
+from stores import Connection
 
 
 @dataclass(frozen=True)
@@ -66,140 +41,6 @@ class Services:
     def backend(self) -> Literal["claude", "demo"]:
         """Who answers: Claude, or the demo upstream."""
         return "demo" if self.settings.demo else "claude"
-
-
-@asynccontextmanager
-async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
-    """Start all parts, and close all of them at the end.
-
-    Raises ConfigurationError where there is no usable CLI, or a file of keys that can't be used.
-    """
-    keys = KeyRing(settings)
-    if not settings.asks_for_keys and not settings.is_local:
-        logger.warning(
-            "This server listens on %s and asks for no API key: whoever reaches it may use it", settings.host
-        )
-    cli_path = find_cli(settings.claude_cli_path)
-    version = await run_in_threadpool(check_cli, cli_path, settings.environment.get("PATH", ""))
-    async with AsyncExitStack() as stack:
-        directory = Path(stack.enter_context(TemporaryDirectory(prefix="claude-wrapper-", ignore_cleanup_errors=True)))
-        if settings.demo:
-            settings = _demo_settings(settings, await stack.enter_async_context(DemoUpstream().serve()))
-        login = find_login(settings)
-        profile = _launch_profile(settings, login, cli_path, directory)
-        trial = partial(_may_reuse, settings, cli_path, _made(directory / "trial"))
-        closing = await stack.enter_async_context(AsyncExitStack())
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(tasks.cancel_scope.cancel)
-        stores = _open_stores(settings, closing, tasks)
-        sessions = _open_sessions(settings, stores.sessions, tasks)
-        fail_open = settings.rate_limit_fail_open
-        limiter = RateLimiter(stores.counters, memory_counters(), _limits_a_minute(settings), fail_open=fail_open)
-        quotas = Quotas(stores.usage, limiter, settings.timeout_seconds, fail_open=fail_open)
-        pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial, quotas.book_cost))
-        catalog = ModelCatalog(partial(pool.inspect, profile), settings.model_aliases, created=int(time.time()))
-        chat = ChatService(pool, catalog, sessions, quotas, login, profile, settings.timeout_seconds)
-        yield Services(
-            settings=settings,
-            keys=keys,
-            login=login,
-            pool=pool,
-            catalog=catalog,
-            sessions=sessions,
-            limiter=limiter,
-            quotas=quotas,
-            connection=stores.connection,
-            chat=chat,
-            claude_code_version=version,
-        )
-
-
-@dataclass(frozen=True)
-class _Stores:
-    """Where sessions, usage and counts are kept, all in one place."""
-
-    connection: Connection
-    sessions: SessionStore
-    usage: UsageStore
-    counters: Storage
-
-
-def _open_stores(settings: Settings, closing: AsyncExitStack, tasks: TaskGroup) -> _Stores:
-    """Make the stores; `closing` closes them after `tasks` have ended, which use them."""
-    if settings.redis_url is None:
-        return _Stores(ThisServer(), MemorySessionStore(), MemoryUsageStore(), memory_counters())
-    connection = RedisConnection(settings.redis_url.get_secret_value())
-    closing.push_async_callback(connection.close)
-    sessions = RedisSessionStore(connection)
-    tasks.start_soon(sessions.renew_again_and_again)
-    return _Stores(connection, sessions, RedisUsageStore(connection), connection.counters())
-
-
-def _open_sessions(settings: Settings, store: SessionStore, tasks: TaskGroup) -> SessionManager:
-    limits = SessionLimits(settings.session_ttl_seconds, settings.session_max_count, settings.session_max_messages)
-    sessions = SessionManager(store, limits)
-    tasks.start_soon(sessions.sweep_again_and_again)
-    return sessions
-
-
-def _limits_a_minute(settings: Settings) -> dict[LimitedRoute, int]:
-    if not settings.rate_limit_enabled:
-        return {}
-    return {
-        "chat": settings.rate_limit_chat_per_minute,
-        "session": settings.rate_limit_session_per_minute,
-        "auth": settings.rate_limit_auth_per_minute,
-        "debug": settings.rate_limit_debug_per_minute,
-        "health": settings.rate_limit_health_per_minute,
-    }
-
-
-def _limits(settings: Settings) -> PoolLimits:
-    return PoolLimits(
-        processes=settings.max_processes or _affordable_processes(),
-        spares=settings.spare_processes,
-        queue_timeout=settings.queue_timeout,
-        park_seconds=settings.park_seconds,
-        turns=settings.process_max_turns,
-        memory=settings.process_max_memory_mb * 2**20,
-    )
-
-
-def _affordable_processes() -> int:
-    # A container's limit, where there is one; psutil sees the whole machine.
-    limit = _CONTAINER_MEMORY.read_text(encoding="ascii").strip() if _CONTAINER_MEMORY.is_file() else ""
-    memory = min(psutil.virtual_memory().total, int(limit) if limit.isdigit() else math.inf)
-    return max(2, min(4 * (os.cpu_count() or 1), int(memory / 2 / _TYPICAL_PROCESS_BYTES)))
-
-
-async def _may_reuse(settings: Settings, cli_path: Path, directory: Path) -> bool:
-    if settings.process_reuse != "auto":
-        return settings.process_reuse == "on"
-    fault = await find_fault(cli_path, settings.environment.get("PATH", ""), directory)
-    if fault:
-        logger.warning("This Claude Code's processes can't be used again, so each serves one turn: %s", fault)
-    return fault is None
-
-
-def _made(directory: Path) -> Path:
-    directory.mkdir()
-    return directory
-
-
-def _launch_profile(settings: Settings, login: Login, cli_path: Path, directory: Path) -> LaunchProfile:
-    working_directory, config_directory = _made(directory / "empty"), _made(directory / "config")
-    environment = login_environment(settings, login)
-    if login.method != "claude_cli":
-        # Only the CLI's own login lives in the host's configuration; the others need nothing of it.
-        environment["CLAUDE_CONFIG_DIR"] = str(config_directory)
-    variables = tuple(sorted(environment.items()))
-    return LaunchProfile(cli_path, variables, working_directory, login.bare, login.base_url_variable)
-
-
-def _demo_settings(settings: Settings, url: str) -> Settings:
-    login = {"ANTHROPIC_API_KEY": _DEMO_KEY, "ANTHROPIC_BASE_URL": url}
-    basic = {name: value for name, value in settings.environment.items() if not name.upper().endswith("_PROXY")}
-    return settings.model_copy(update={"claude_auth_method": "anthropic"}).within({**basic, **login})
 
 
 async def _services(request: Request) -> Services:
@@ -229,6 +70,11 @@ def limited(route: LimitedRoute) -> Callable[[Request, Services], Awaitable[None
         _tell(request, await services.limiter.pass_route(route, get_remote_address(request)))
 
     return count
+
+
+def limited_behind_key(route: LimitedRoute) -> list[Any]:
+    """Make the dependencies of a route with a limit and a key: who guesses keys is counted, too."""
+    return [Depends(limited(route)), Depends(require_key)]
 
 
 async def require_quota(request: Request, services: ServicesDependency, caller: CallerDependency) -> None:

@@ -10,8 +10,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-import anyio
-
 from errors import InvalidRequestError, NotFoundError, StoreUnavailableError, TooManySessionsError
 from stores import Session, SessionInfo, SessionLock, SessionStore
 from turns import Memory, Message, TextBlock, TurnEnded, TurnRequest, Usage
@@ -87,12 +85,6 @@ class SessionManager:
         infos = await self.list(owner)
         expired = (await self._store.count(owner, self._clock())).expired
         return SessionStats(len(infos), expired, sum(info.message_count for info in infos))
-
-    async def sweep_again_and_again(self) -> None:
-        """Forget what has expired, every few minutes."""
-        while True:
-            await anyio.sleep(SWEEP_SECONDS)
-            await self.sweep()
 
     async def sweep(self) -> None:
         """Forget what has expired."""

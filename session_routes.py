@@ -4,11 +4,11 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
-from models import (
+from models import ErrorResponse
+from report_models import (
     DayOfUsage,
-    ErrorResponse,
     LimitsReport,
     SessionCountsReport,
     SessionDeleted,
@@ -18,18 +18,19 @@ from models import (
     SessionUsage,
     UsageReport,
 )
-from services import CallerDependency, ServicesDependency, limited, require_key
+from services import CallerDependency, ServicesDependency, limited_behind_key
 from session_manager import SWEEP_SECONDS
 from stores import SessionInfo
 
 _ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorResponse} for status in (400, 401, 404, 429, 503)}
 
 router = APIRouter(
-    dependencies=[Depends(limited("session")), Depends(require_key)],
+    dependencies=limited_behind_key("session"),
     responses={status: _ERRORS[status] for status in (401, 429, 503)},
 )
 
 
+@router.head("/v1/sessions", include_in_schema=False)
 @router.get("/v1/sessions")
 async def list_sessions(services: ServicesDependency, caller: CallerDependency) -> SessionList:
     """List the key's sessions, the latest used first."""
@@ -37,6 +38,7 @@ async def list_sessions(services: ServicesDependency, caller: CallerDependency) 
     return SessionList(sessions=[*map(_description, infos)], total=len(infos))
 
 
+@router.head("/v1/sessions/stats", include_in_schema=False)
 @router.get("/v1/sessions/stats")
 async def session_stats(services: ServicesDependency, caller: CallerDependency) -> SessionStatsReport:
     """Count the key's sessions and their messages."""
@@ -50,6 +52,7 @@ async def session_stats(services: ServicesDependency, caller: CallerDependency) 
     )
 
 
+@router.head("/v1/sessions/{session_id:path}", include_in_schema=False)
 @router.get("/v1/sessions/{session_id:path}", responses=_ERRORS)
 async def retrieve_session(
     session_id: str, services: ServicesDependency, caller: CallerDependency
@@ -65,6 +68,7 @@ async def delete_session(session_id: str, services: ServicesDependency, caller: 
     return SessionDeleted(session_id=session_id, message=f"Session {session_id} was deleted.")
 
 
+@router.head("/v1/usage", include_in_schema=False)
 @router.get("/v1/usage")
 async def usage(services: ServicesDependency, caller: CallerDependency) -> UsageReport:
     """Tell what the key used in the last days, and what it may use."""

@@ -120,7 +120,7 @@ class UsageStore(Protocol):
         ...
 
     async def enter(self, owner: str, request_id: str, most: int, now: float, until: float) -> bool:
-        """Count a request as under way, unless there are `most` already.
+        """Count a request as under way, or for longer, unless there are `most` others already.
 
         It counts until `leave`, or, where its server dies, until the time `until`.
         """

@@ -10,8 +10,9 @@ import pytest
 
 from conftest import Server, ServerFactory
 from demo_upstream import Reply
-from models import EXAMPLE_REQUEST, DebugInfo
+from models import EXAMPLE_REQUEST
 from parameter_validator import PARAMETERS
+from report_models import DebugInfo
 
 DEBUG, COMPATIBILITY, CHAT = "/v1/debug/request", "/v1/compatibility", "/v1/chat/completions"
 HELLO = {"role": "user", "content": "Hello"}

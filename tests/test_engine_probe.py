@@ -98,7 +98,7 @@ def test_a_server_uses_processes_again_only_after_the_trial(
     async def trial(_cli: Path, _search_path: str, _directory: Path) -> str | None:
         return fault
 
-    monkeypatch.setattr("services.find_fault", trial)
+    monkeypatch.setattr("composition.find_fault", trial)
     server = serve(process_reuse="auto")
     body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hello"}]}
     url = f"{server.url}/v1/chat/completions"

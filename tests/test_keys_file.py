@@ -170,3 +170,19 @@ def test_a_file_that_becomes_wrong_leaves_the_keys_as_they_were(
     replace(path, entry("a", "one") + entry("b", "two"))
     assert owners(file) == [digest("one"), digest("two")]
     assert caplog.records[-1].message == "API_KEYS_FILE was read again: 2 keys"
+
+
+def test_a_file_that_couldnt_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing but its permissions changes, which a file's size and time don't show."""
+    path = tmp_path / "keys.toml"
+    path.write_text(f'[keys.anna]\nhash = "sha256:{"a" * 64}"\n', encoding="utf-8")
+    file = KeysFile(path)
+    path.write_text(f'[keys.berta]\nhash = "sha256:{"b" * 64}"\n', encoding="utf-8")
+
+    def refuse(_path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        assert [caller.name for caller in file.callers()] == ["anna"]
+    assert [caller.name for caller in file.callers()] == ["berta"]

@@ -8,16 +8,16 @@ import pytest
 from conftest import REPOSITORY
 
 LAYERS = (
-    {"callers", "config", "errors", "schema_instance", "turns"},
+    {"background", "callers", "config", "errors", "schema_instance", "turns"},
     {"cli_frames", "cli_launch", "conversation", "demo_upstream", "keys_file", "models"},
-    {"session_locks", "stores", "turn_queue"},
-    {"cli_channel", "memory_stores", "redis_stores"},
+    {"report_models", "session_locks", "stores", "turn_queue"},
+    {"cli_channel", "memory_stores", "redis_stores", "turn_events"},
     {"auth", "claude_process", "message_adapter", "parameter_validator", "rate_limiter", "request_body", "streaming"},
     {"engine_probe", "model_catalog", "quotas", "session_manager", "spare_processes"},
     {"process_pool", "request_faults"},
     {"chat_service", "http_layer", "pool_metrics"},
     {"services"},
-    {"chat_routes", "debug_routes", "info_routes", "session_routes"},
+    {"chat_routes", "composition", "debug_routes", "info_routes", "session_routes"},
     {"main"},
 )
 LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
@@ -56,7 +56,7 @@ def test_a_module_imports_only_from_below(path: Path) -> None:
     assert {module for module in ours if LAYER_OF[module] >= LAYER_OF[path.stem]} == set()
 
 
-@pytest.mark.parametrize(("package", "importers"), [("claude_agent_sdk", {"claude_process"})])
+@pytest.mark.parametrize(("package", "importers"), [("claude_agent_sdk", {"claude_process", "turn_events"})])
 def test_a_package_has_one_home(package: str, importers: set[str]) -> None:
     """What is peculiar to a package stays in its one module."""
     assert {path.stem for path in SOURCES if package in imported(path)} == importers

@@ -468,7 +468,7 @@ def test_an_open_server_is_warned_of(start: Start, host: str, variables: dict[st
     command.url()
     output = "".join(command.lines)
     assert ("WARNING: no API key protects this server" in output) == warned
-    assert ("WARNING services: This server listens on" in output) == warned
+    assert ("WARNING composition: This server listens on" in output) == warned
 
 
 def new_key(start: Start, *arguments: str) -> tuple[str, str]:

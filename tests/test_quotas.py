@@ -42,20 +42,15 @@ def clock() -> Clock:
 
 @pytest_asyncio.fixture(params=["memory", "redis"])
 async def quotas(request: pytest.FixtureRequest, clock: Clock) -> AsyncGenerator[Quotas, None]:
-    """Quotas over each kind of store, for requests that take a minute at the most."""
+    """Quotas over each kind of store."""
     async with AsyncExitStack() as stack:
         store: UsageStore = MemoryUsageStore()
         if request.param == "redis":
             connection = RedisConnection(request.getfixturevalue("redis_server").url)
             stack.push_async_callback(connection.close)
             store = RedisUsageStore(connection)
-        yield Quotas(
-            store,
-            RateLimiter(memory_counters(), memory_counters(), {}, fail_open=True),
-            60,
-            fail_open=True,
-            clock=clock,
-        )
+        limiter = RateLimiter(memory_counters(), memory_counters(), {}, fail_open=True)
+        yield Quotas(store, limiter, fail_open=True, clock=clock)
 
 
 def caller(**limits: float) -> Caller:
@@ -100,7 +95,7 @@ async def test_who_is_over_budget_waits_for_the_next_day(quotas: Quotas, clock: 
 
 @pytest.mark.asyncio
 async def test_a_key_has_so_many_requests_at_a_time(quotas: Quotas, clock: Clock) -> None:
-    """One too many is a 429; one that ended makes room; one whose server died counts no longer than it may take."""
+    """One too many is a 429; one that ended makes room; one whose server died counts for half a minute."""
     anna = caller(concurrent_requests=2)
     async with quotas.request(anna), AsyncExitStack() as stack:
         await stack.enter_async_context(quotas.request(anna))
@@ -112,7 +107,12 @@ async def test_a_key_has_so_many_requests_at_a_time(quotas: Quotas, clock: Clock
         async with quotas.request(anna):
             pass
         async with quotas.request(anna):
-            clock.now += 61
+            clock.now += 20
+            await quotas.keep()
+            clock.now += 20
+            with pytest.raises(TooManyAtOnceError):
+                await quotas.request(anna).__aenter__()
+            clock.now += 31
             async with quotas.request(anna), quotas.request(anna):
                 pass
 
@@ -151,10 +151,10 @@ async def test_a_key_has_so_many_requests_a_minute(quotas: Quotas) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("fail_open", [True, False])
 async def test_while_redis_is_away_keys_fail_as_set(redis_server: RedisServer, fail_open: bool) -> None:
-    """Requests of limited keys pass, or none does; those without limits of this kind pass in any case."""
+    """Requests of limited keys pass, or none does; what is used is booked when it is back."""
     connection = RedisConnection(redis_server.url)
     limiter = RateLimiter(connection.counters(), memory_counters(), {}, fail_open=fail_open)
-    quotas = Quotas(RedisUsageStore(connection), limiter, 60, fail_open=fail_open)
+    quotas = Quotas(RedisUsageStore(connection), limiter, fail_open=fail_open)
     redis_server.stop()
     try:
         for limits in ({"usd_per_day": 1.0}, {"concurrent_requests": 1}):
@@ -165,8 +165,13 @@ async def test_while_redis_is_away_keys_fail_as_set(redis_server: RedisServer, f
                 with pytest.raises(StoreUnavailableError):
                     async with quotas.request(caller(**limits)):
                         pass
-        async with quotas.request(caller()):
-            await quotas.book("anna", USAGE, 1.0)
+        anna = caller()
+        async with quotas.request(anna):
+            await quotas.book(anna.owner, USAGE, 1.0)
+            await quotas.book(anna.owner, USAGE, 0.5)
     finally:
         redis_server.start()
-        await connection.close()
+    await quotas.keep()
+    ((day),) = await quotas.report(anna.owner)
+    assert (day.requests, day.cost_usd) == (2, 1.5)
+    await connection.close()

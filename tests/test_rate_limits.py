@@ -12,6 +12,7 @@ from config import ConfigurationError
 from conftest import Server, ServerFactory, make_settings
 from rate_limiter import duration
 from real_services import RedisServer
+from redis_stores import RedisConnection
 
 Request = Callable[[str], httpx.Response]
 HELLO: Mapping[str, Any] = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hello"}]}
@@ -110,9 +111,11 @@ def test_a_completion_says_what_is_left(serve: ServerFactory) -> None:
 
 def test_wrong_keys_are_limited_too(serve: ServerFactory) -> None:
     """Who guesses keys is counted before the key is looked at."""
-    server = serve(rate_limit_enabled=True, rate_limit_chat_per_minute=1, api_key="right")
-    statuses = [ask_with(server, "wrong").status_code for _ in range(2)]
-    assert statuses == [401, 429]
+    server = serve(rate_limit_enabled=True, api_key="right", **dict.fromkeys((row[0] for row in ROUTES.values()), 1))
+    for name in ("chat", "debug", "auth", "sessions"):
+        responses = [ROUTES[name][2](server.url) for _ in range(2)]
+        assert [response.status_code for response in responses] == [401, 429]
+        assert [response.headers["x-ratelimit-remaining-requests"] for response in responses] == ["0", "0"]
 
 
 def ask_with(server: Server, key: str, **headers: str) -> httpx.Response:
@@ -157,6 +160,31 @@ def test_without_redis_limits_fail_as_set(
     finally:
         redis_server.start()
     assert [ask_with(server, "any").status_code for _ in range(2)] == [200, 429]
+
+
+def test_health_is_told_while_nothing_can_be_counted(serve: ServerFactory, redis_server: RedisServer) -> None:
+    """Whatever limits do while Redis is away, /health says that the server lives, and is limited by itself."""
+    url = fresh_database(redis_server)
+    server = serve(redis_url=url, rate_limit_enabled=True, rate_limit_health_per_minute=2, rate_limit_fail_open=False)
+    redis_server.stop()
+    try:
+        responses = [httpx.get(f"{server.url}/health", timeout=30) for _ in range(3)]
+    finally:
+        redis_server.start()
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    assert responses[0].json()["status"] == "degraded"
+
+
+@pytest.mark.asyncio
+async def test_redis_tells_the_rest_of_a_window_exactly(redis_server: RedisServer) -> None:
+    """Not in whole seconds, of which there may be one less than there are: who waits that long would be too early."""
+    connection = RedisConnection(fresh_database(redis_server))
+    counters = connection.counters()
+    before = time.time()
+    await counters.incr("a", 10)
+    end = await counters.get_expiry("a")
+    assert before + 10 - 0.01 <= end <= time.time() + 10
+    await connection.close()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Several servers behind the nginx that the repository ships: the topology of compose and Kubernetes, as processes."""
 
+import json
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -171,3 +174,13 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent_on() -> None:
         assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
         assert httpx.post(f"{url}/v1/chat/completions", content=b"x" * 1000).status_code == 200
     assert len(received[0]) == 1
+
+
+@pytest.mark.parametrize("target", ["/%00", f"/{'x' * 10_000}"])
+def test_what_nginx_itself_refuses_has_the_form_of_all_errors(target: str) -> None:
+    """Also what never reaches a server is an error that clients can read."""
+    with running_proxy(["127.0.0.1:1"]) as url, closing(HTTPConnection(urlsplit(url).netloc)) as connection:
+        connection.request("GET", target)
+        response = connection.getresponse()
+        assert response.status == 400
+        assert json.loads(response.read())["error"]["type"] == "invalid_request_error"

@@ -227,6 +227,13 @@ def test_a_session_outlives_its_process_and_its_server(
     assert seen(servers[0]) == expected[:-1]
 
 
+def test_whatever_can_be_read_has_its_headers(server: Server) -> None:
+    """HEAD is answered like GET, without a body."""
+    for path in ("/v1/sessions", "/v1/sessions/stats", "/v1/usage"):
+        response = get(server, path, method="HEAD")
+        assert (response.status_code, response.content) == (200, b"")
+
+
 def test_a_session_is_shown_with_its_totals(serve: ServerFactory, store: StoreSettings, name: str) -> None:
     """Messages, turns, tokens and cost are those of all its turns; it expires an hour after the last."""
     server = serve(**store, api_key="anna")

@@ -4,12 +4,14 @@ import uuid
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import anyio
 import pytest
 import pytest_asyncio
 import redis
 
+from background import periodically
 from errors import SessionBusyError, SessionLostError, StoreUnavailableError, TooManySessionsError
 from memory_stores import MemorySessionStore, MemoryUsageStore
 from real_services import RedisServer
@@ -75,8 +77,13 @@ async def saved(store: SessionStore, session: Session, most: int = MOST) -> Sess
 
 @pytest.mark.asyncio
 async def test_a_session_comes_back_as_it_was(stores: Stores, owner: str) -> None:
-    """Every kind of block, every character and every number is kept."""
-    call = ToolUseBlock("call_1", "weather", {"city": "Zürich 漢字", "list": [1, None, 1.5], "nested": {"": "\n"}})
+    """Every kind of block, every character, number and depth is kept."""
+    deep: Any = 1
+    for _ in range(190):
+        deep = [deep]
+    call = ToolUseBlock(
+        "call_1", "weather", {"deep": deep, "city": "Zürich 漢字", "list": [1, None, 1.5], "nested": {"": "\n"}}
+    )
     result = ToolResultBlock("call_1", (TextBlock("\u2028 21C \x00"), TextBlock("")))
     memory = Memory(
         None,
@@ -290,7 +297,6 @@ async def test_a_lock_is_renewed_while_it_is_held(
 ) -> None:
     """A turn longer than a lock's life keeps its session from others."""
     monkeypatch.setattr("redis_stores._LOCK_MS", 300)
-    monkeypatch.setattr("redis_stores._RENEW_SECONDS", 0.05)
     async with (
         redis_stores(redis_server.url) as one,
         redis_stores(redis_server.url) as other,
@@ -298,7 +304,7 @@ async def test_a_lock_is_renewed_while_it_is_held(
         one.sessions.lock(owner, "s", PATIENCE) as lock,
     ):
         assert isinstance(one.sessions, RedisSessionStore)
-        tasks.start_soon(one.sessions.renew_again_and_again)
+        tasks.start_soon(periodically, 0.05, one.sessions.renew)
         with pytest.raises(SessionBusyError):
             async with other.sessions.lock(owner, "s", 1.0):
                 pass

@@ -76,6 +76,31 @@ def test_a_key_has_so_many_requests_a_minute(serve: ServerFactory, store: Mappin
     assert ask(server, berta).headers["x-ratelimit-limit-requests"] == "100"
 
 
+def test_the_tighter_limit_is_told(serve: ServerFactory, keys: Keys) -> None:
+    """With an address that may ask less than its key may, the headers tell what the address has left."""
+    anna = keys.add("anna", "requests_per_minute = 50")
+    server = serve(api_keys_file=str(keys.path), rate_limit_enabled=True, rate_limit_chat_per_minute=2)
+    responses = [ask(server, anna) for _ in range(3)]
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    assert [response.headers["x-ratelimit-limit-requests"] for response in responses] == ["2"] * 3
+
+
+def test_who_waited_is_looked_at_again(serve: ServerFactory, store: Mapping[str, str], keys: Keys) -> None:
+    """While a request waited for its session's turn the one before it may have spent the budget."""
+    anna, session_id = keys.add("anna", "usd_per_day = 0.0001"), uuid.uuid4().hex
+    server, gate = serve(**store, api_keys_file=str(keys.path)), Gate(after=1)
+    counted = {"input_tokens": 1000, "output_tokens": 100}
+    server.upstream.script(Reply(text=["a ", "b"], gate=gate, usage=counted), times=None)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(ask, server, anna, "First", session_id=session_id)
+        gate.reached()
+        second = threads.submit(ask, server, anna, "Second", session_id=session_id)
+        # Whichever of the two comes first now, the second isn't played.
+        gate.open()
+    assert (first.result().status_code, second.result().json()["error"]["code"]) == (200, "insufficient_quota")
+    assert len(server.upstream.messages_requests()) == 1
+
+
 def test_a_key_has_so_many_requests_at_a_time(serve: ServerFactory, store: Mapping[str, str], keys: Keys) -> None:
     """One too many is a 429 that costs nothing; one that ended, or was left, makes room."""
     anna = keys.add("anna", "concurrent_requests = 1")
