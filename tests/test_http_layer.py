@@ -28,7 +28,7 @@ async def test_a_keyless_server_that_others_reach_says_so_once(
 ) -> None:
     """Whatever HOST says: `uvicorn --host` isn't told to us, but where a request arrives is."""
     guard = OriginGuard(nothing)
-    scope = {"type": "http", "method": "GET", "headers": [], "server": (server, 8000) if server else None}
+    scope: Scope = {"type": "http", "method": "GET", "headers": [], "server": (server, 8000) if server else None}
     for _ in range(2):
         await guard(scope, receive, send)
     assert len(caplog.records) == warnings
