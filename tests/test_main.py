@@ -206,11 +206,22 @@ def test_a_clients_address_comes_from_trusted_proxies_only(
 ) -> None:
     """X-Forwarded-For means nothing unless a trusted proxy sends it; then its rightmost untrusted address counts.
 
-    The access log tells: uvicorn takes the address from where the app does. The stand-in would silence that log.
+    The access log tells: uvicorn takes the address from where the app does.
     """
     command = start("main.py", "0", PROCESS_REUSE="on", TRUSTED_PROXIES=trusted)
     httpx.get(f"{command.url()}/health", headers={"X-Forwarded-For": forwarded})
     assert command.read_until(r"(\S+):\d+ - \"GET /health")[1] == client
+
+
+def test_the_stand_in_keeps_out_of_the_access_log(start: Start) -> None:
+    """A server with the stand-in inside it, as in the demo or in the trial, logs its own requests alone."""
+    command = start("main.py", "0", "--demo")
+    url, body = command.url(), {"model": "sonnet", "messages": [{"role": "user", "content": "Hello"}]}
+    assert httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code == 200
+    httpx.get(f"{url}/health")
+    command.read_until('"GET /health')
+    assert "POST /v1/chat/completions" in "".join(command.lines)
+    assert "POST /v1/messages" not in "".join(command.lines)
 
 
 def test_a_spoofed_address_is_no_clients_under_uvicorn_either(start: Start) -> None:
