@@ -123,16 +123,18 @@ async def _say_sunny(_arguments: Frame) -> str:
 
 @dataclass(frozen=True)
 class ClientTool:
-    """A function of the client: the CLI's call waits until `handler` has returned the text of its result."""
+    """A function of the client: the CLI's call waits until `handler` has returned its result, or the text of it."""
 
     name: str
-    handler: Callable[[Frame], Awaitable[str]] = _say_sunny
+    handler: Callable[[Frame], Awaitable[str | Frame]] = _say_sunny
+    read_only: bool = False
 
     @property
     def definition(self) -> Frame:
         """The tool in MCP's terms."""
         schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-        return {"name": self.name, "description": f"The client's {self.name}.", "inputSchema": schema}
+        hints = {"annotations": {"readOnlyHint": True}} if self.read_only else {}
+        return {"name": self.name, "description": f"The client's {self.name}.", "inputSchema": schema, **hints}
 
 
 @dataclass
@@ -158,7 +160,8 @@ class _McpServer:
 
     async def _call(self, params: Frame) -> Frame:
         tool = next(tool for tool in self.tools if tool.name == params["name"])
-        return {"content": [text(await tool.handler(params["arguments"]))]}
+        result = await tool.handler(params["arguments"])
+        return {"content": [text(result)]} if isinstance(result, str) else result
 
 
 @dataclass
@@ -173,6 +176,8 @@ class ClaudeCli:
     stderr: IO[bytes]
     _frames: asyncio.Queue[Frame | None] = field(default_factory=asyncio.Queue)
     _responses: dict[str, asyncio.Future[Frame]] = field(default_factory=dict)
+    mcp_calls: list[Frame] = field(default_factory=list)
+    """What the CLI asked of the client's functions, in order."""
     _servers: dict[str, _McpServer] = field(default_factory=dict)
     _answers: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -277,6 +282,8 @@ class ClaudeCli:
 
     async def _answer(self, request_id: str, request: Frame) -> None:
         assert request["subtype"] == "mcp_message", f"the CLI asks for something new: {request}"
+        if request["message"]["method"] == "tools/call":
+            self.mcp_calls.append(request["message"]["params"])
         reply = await self._servers[request["server_name"]].answer(request["message"])
         response = {"subtype": "success", "request_id": request_id, "response": {"mcp_response": reply}}
         await self.send({"type": "control_response", "response": response})

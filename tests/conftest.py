@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 from anyio.from_thread import start_blocking_portal
 
+from claude_cli import Lab
 from config import Settings, load_settings
 from demo_upstream import DemoUpstream
 from main import create_app
@@ -180,6 +181,12 @@ def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     # Without limits a minute: tests of something else ask oftener.
     usual = {"_env_file": None, "rate_limit_enabled": False, **reuse}
     return load_settings(**{**usual, **named, **options}).within(environment)
+
+
+@pytest.fixture
+def lab(upstream: DemoUpstream, upstream_url: tuple[DemoUpstream, str], tmp_path: Path) -> Lab:
+    """Where CLI processes are started, with nothing of this machine in reach."""
+    return Lab(upstream, upstream_url[1], tmp_path)
 
 
 REPOSITORY = Path(__file__).parent.parent

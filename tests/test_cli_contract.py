@@ -5,7 +5,6 @@ test_cli_contract_upstream.py, the run-time controls are in test_cli_contract_en
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
@@ -23,17 +22,11 @@ from claude_cli import (
     user,
 )
 from cli_launch import OLDEST_CLI, check_cli, find_cli
-from demo_upstream import DemoUpstream, Reply
+from demo_upstream import Reply
 
 SECRET = "the host's secret"
 CALL: Frame = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris"}}
 CALL_RESULT: Frame = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [text("21C")]}
-
-
-@pytest.fixture
-def lab(upstream: DemoUpstream, upstream_url: tuple[DemoUpstream, str], tmp_path: Path) -> Lab:
-    """Where CLI processes are started, with nothing of this machine in reach."""
-    return Lab(upstream, upstream_url[1], tmp_path)
 
 
 # Start

@@ -5,7 +5,6 @@ See test_cli_contract.py.
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,20 +23,18 @@ from claude_cli import (
     text,
     user,
 )
-from demo_upstream import DemoUpstream, Gate, Reply, ToolCall
+from demo_upstream import Gate, Reply
 
 CALL: Frame = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Paris"}}
 CALL_RESULT: Frame = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [text("21C")]}
 FINE = Reply(text="Fine.")
-WEATHER_CALL = Reply(text="Let me look.", tool_calls=[ToolCall("mcp__client__weather", {"city": "Paris"})])
-ALLOWED = ("--allowed-tools", "mcp__client")
 
 
 @pytest.fixture
-def lab(upstream: DemoUpstream, upstream_url: tuple[DemoUpstream, str], tmp_path: Path) -> Lab:
-    """Where CLI processes are started, with nothing of this machine in reach; the upstream says "Fine." to all."""
-    upstream.script(FINE, times=None)
-    return Lab(upstream, upstream_url[1], tmp_path)
+def lab(lab: Lab) -> Lab:
+    """The upstream says "Fine." to all."""
+    lab.upstream.script(FINE, times=None)
+    return lab
 
 
 def scripted(lab: Lab, *replies: Reply) -> None:
@@ -64,11 +61,6 @@ async def interrupted_turn(cli: ClaudeCli, prompt: Frame) -> Frame:
 async def prompt_alone(cli: ClaudeCli, model: str) -> Frame:
     """Ask for another system prompt, for a process that runs `model`."""
     return await cli.control("set_model", model=model, system_prompt="New.", only_if_model_is_current=True)
-
-
-def tool_names(body: Frame) -> list[str]:
-    """Return the names of the tools that a request offered."""
-    return [tool["name"] for tool in body["tools"]]
 
 
 # Rewinding
@@ -346,139 +338,3 @@ async def test_costs_accumulate(lab: Lab) -> None:
         first, second = (await cli.turn("One")).result, (await cli.turn("Two")).result
     assert second["total_cost_usd"] == pytest.approx(2 * first["total_cost_usd"])
     assert second["usage"]["output_tokens"] == first["usage"]["output_tokens"] == 100
-
-
-# The client's functions
-
-
-@pytest.mark.asyncio
-async def test_the_model_sees_the_clients_functions(lab: Lab) -> None:
-    """An in-process MCP server's tools are the only ones, schema unchanged, names mapped to [A-Za-z0-9_-], sorted."""
-    async with lab.bound() as cli:
-        await cli.set_tools("client", ClientTool("weather"), ClientTool("get time.now"))
-        await cli.turn("Hello")
-    assert tool_names(lab.bodies[0]) == ["mcp__client__get_time_now", "mcp__client__weather"]
-    assert lab.bodies[0]["tools"][1]["input_schema"] == ClientTool("weather").definition["inputSchema"]
-    assert lab.bodies[0]["tools"][1]["description"] == ClientTool("weather").definition["description"]
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize(("model", "bare"), [("claude-sonnet-4-5", True), ("sonnet", True), ("sonnet", False)])
-async def test_a_new_server_name_replaces_the_tools(lab: Lab, model: str, *, bare: bool) -> None:
-    """Tools under a new server name take the place of the old ones, in mid-conversation, with no trace of them."""
-    async with lab.bound(model=model, bare=bare) as cli:
-        await cli.set_tools("first", ClientTool("weather"))
-        await cli.turn("One")
-        await cli.set_tools("second", ClientTool("news"))
-        await cli.turn("Two")
-    assert tool_names(lab.bodies[-1]) == ["mcp__second__news"]
-    assert "weather" not in str(lab.bodies[-1])
-
-
-@pytest.mark.asyncio
-async def test_the_same_server_name_keeps_the_tools(lab: Lab) -> None:
-    """The danger: tools under a server name that is already there don't take the place of the old ones."""
-    async with lab.bound() as cli:
-        await cli.set_tools("same", ClientTool("weather"))
-        await cli.turn("One")
-        await cli.set_tools("same", ClientTool("news"))
-        await cli.turn("Two")
-    assert "mcp__same__weather" in tool_names(lab.bodies[-1])
-
-
-@pytest.mark.asyncio
-async def test_a_server_name_used_again_brings_its_old_tools_back(lab: Lab) -> None:
-    """The danger: a server that was removed and comes back under its name with other tools has the old ones as well."""
-    async with lab.bound() as cli:
-        await cli.set_tools("same", ClientTool("weather"))
-        await cli.turn("One")
-        await cli.control("mcp_set_servers", servers={})
-        await cli.set_tools("same", ClientTool("news"))
-        await cli.turn("Two")
-    assert sorted(tool_names(lab.bodies[-1])) == ["mcp__same__news", "mcp__same__weather"]
-
-
-@pytest.mark.asyncio
-async def test_no_servers_mean_no_tools(lab: Lab) -> None:
-    """When mcp_set_servers names no server, the next request offers no tools."""
-    async with lab.bound() as cli:
-        await cli.set_tools("client", ClientTool("weather"))
-        await cli.turn("One")
-        await cli.control("mcp_set_servers", servers={})
-        await cli.turn("Two")
-    assert [tool_names(body) for body in lab.bodies] == [["mcp__client__weather"], []]
-
-
-@pytest.mark.asyncio
-async def test_a_tool_call_waits_for_its_handler(lab: Lab) -> None:
-    """A call of a client's function waits until its handler returns; then the turn goes on with the result."""
-    scripted(lab, WEATHER_CALL)
-    called: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-
-    async def weather(arguments: Frame) -> str:
-        called.set_result(arguments)
-        return await answer
-
-    async with lab.bound(*ALLOWED) as cli:
-        await cli.set_tools("client", ClientTool("weather", weather))
-        await cli.send(user("Weather in Paris?"))
-        assert await called == {"city": "Paris"}
-        assert len(lab.bodies) == 1
-        answer.set_result("21C")
-        result = (await cli.receive_until(is_result)).result
-    assert (result["is_error"], result["num_turns"], result["result"]) == (False, 2, "Fine.")
-    [call_result] = contents(lab.bodies[1]["messages"][-1])
-    assert (call_result["type"], call_result["content"]) == ("tool_result", [text("21C")])
-
-
-@pytest.mark.asyncio
-async def test_tool_calls_stream(lab: Lab) -> None:
-    """A call's name and the pieces of its arguments arrive as the upstream's own stream events."""
-    scripted(lab, WEATHER_CALL)
-    async with lab.bound(*ALLOWED) as cli:
-        await cli.set_tools("client", ClientTool("weather"))
-        turn = await cli.turn("Weather in Paris?")
-    events = [frame["event"] for frame in turn.of_type("stream_event")]
-    starts = [event["content_block"] for event in events if event["type"] == "content_block_start"]
-    assert [block["name"] for block in starts if block["type"] == "tool_use"] == ["mcp__client__weather"]
-    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
-    arguments = [delta["partial_json"] for delta in deltas if delta["type"] == "input_json_delta"]
-    assert len(arguments) > 1
-    assert json.loads("".join(arguments)) == {"city": "Paris"}
-
-
-@pytest.mark.asyncio
-async def test_tools_are_allowed_at_run_time(lab: Lab) -> None:
-    """settings.permissions.allow lets the model call a server's functions, as --allowed-tools does at launch."""
-    scripted(lab, WEATHER_CALL)
-    async with lab.bound() as cli:
-        await cli.set_settings(permissions={"allow": ["mcp__client"]})
-        await cli.set_tools("client", ClientTool("weather"))
-        turn = await cli.turn("Weather in Paris?")
-    assert turn.result["permission_denials"] == []
-    assert contents(lab.bodies[1]["messages"][-1])[0]["content"] == [text("sunny")]
-
-
-@pytest.mark.asyncio
-async def test_tools_not_allowed_are_denied(lab: Lab) -> None:
-    """Under --permission-mode dontAsk a call of a function that isn't allowed is denied, and the turn goes on."""
-    scripted(lab, WEATHER_CALL)
-    async with lab.bound() as cli:
-        await cli.set_tools("client", ClientTool("weather"))
-        turn = await cli.turn("Weather in Paris?")
-    assert [denial["tool_name"] for denial in turn.result["permission_denials"]] == ["mcp__client__weather"]
-    assert contents(lab.bodies[1]["messages"][-1])[0]["is_error"] is True
-
-
-@pytest.mark.asyncio
-async def test_turns_with_tool_calls_can_be_rewound(lab: Lab) -> None:
-    """A rewind to a message whose turn called functions drops the calls and their results too."""
-    scripted(lab, WEATHER_CALL)
-    prompt = user("Weather in Paris?")
-    async with lab.bound(*ALLOWED) as cli:
-        await cli.set_tools("client", ClientTool("weather"))
-        await cli.turn(prompt)
-        assert (await rewind(cli, prompt))["rewound"] is True
-        await cli.turn("Hello")
-    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]

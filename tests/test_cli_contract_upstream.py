@@ -3,19 +3,10 @@
 See test_cli_contract.py.
 """
 
-from pathlib import Path
-
 import pytest
 
 from claude_cli import NO_LOGIN, Lab, contents, text
-from demo_upstream import DemoUpstream, Reply
-
-
-@pytest.fixture
-def lab(upstream: DemoUpstream, upstream_url: tuple[DemoUpstream, str], tmp_path: Path) -> Lab:
-    """Where CLI processes are started, with nothing of this machine in reach."""
-    return Lab(upstream, upstream_url[1], tmp_path)
-
+from demo_upstream import Reply
 
 # How many requests a turn makes
 

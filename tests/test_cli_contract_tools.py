@@ -1,0 +1,288 @@
+"""What the project relies on in the real `claude` CLI, one test a fact: the client's functions.
+
+See test_cli_contract.py.
+"""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claude_cli import ClaudeCli, ClientTool, Frame, Lab, contents, conversation, is_result, text, user
+from demo_upstream import Reply, ToolCall
+
+WEATHER_CALL = Reply(text="Let me look.", tool_calls=[ToolCall("mcp__client__weather", {"city": "Paris"})])
+ALLOWED = ("--allowed-tools", "mcp__client")
+
+
+@pytest.fixture
+def lab(lab: Lab) -> Lab:
+    """The upstream says "Fine." to all."""
+    lab.upstream.script(Reply(text="Fine."), times=None)
+    return lab
+
+
+def scripted(lab: Lab, *replies: Reply) -> None:
+    """Let the upstream give these replies first, one a request."""
+    lab.upstream.reset()
+    for reply in replies:
+        lab.upstream.script(reply)
+    lab.upstream.script(Reply(text="Fine."), times=None)
+
+
+async def rewind(cli: ClaudeCli, message: Frame) -> Frame:
+    """Ask for a rewind to before a message."""
+    return await cli.control("rewind_conversation", target_message_uuid=message["uuid"])
+
+
+def tool_names(body: Frame) -> list[str]:
+    """Return the names of the tools that a request offered."""
+    return [tool["name"] for tool in body["tools"]]
+
+
+def own_definition(name: str) -> Frame:
+    """A definition in the Messages API's terms, with what MCP doesn't know."""
+    schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "string"}}}
+    return {"name": f"mcp__client__{name}", "description": "Ours.", "input_schema": schema, "strict": True}
+
+
+@pytest.mark.asyncio
+async def test_the_model_sees_the_clients_functions(lab: Lab) -> None:
+    """An in-process MCP server's tools are the only ones, schema unchanged, names mapped to [A-Za-z0-9_-], sorted."""
+    async with lab.bound() as cli:
+        await cli.set_tools("client", ClientTool("weather"), ClientTool("get time.now"))
+        await cli.turn("Hello")
+    assert tool_names(lab.bodies[0]) == ["mcp__client__get_time_now", "mcp__client__weather"]
+    assert lab.bodies[0]["tools"][1]["input_schema"] == ClientTool("weather").definition["inputSchema"]
+    assert lab.bodies[0]["tools"][1]["description"] == ClientTool("weather").definition["description"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("model", "bare"), [("claude-sonnet-4-5", True), ("sonnet", True), ("sonnet", False)])
+async def test_a_new_server_name_replaces_the_tools(lab: Lab, model: str, *, bare: bool) -> None:
+    """Tools under a new server name take the place of the old ones, in mid-conversation, with no trace of them."""
+    async with lab.bound(model=model, bare=bare) as cli:
+        await cli.set_tools("first", ClientTool("weather"))
+        await cli.turn("One")
+        await cli.set_tools("second", ClientTool("news"))
+        await cli.turn("Two")
+    assert tool_names(lab.bodies[-1]) == ["mcp__second__news"]
+    assert "weather" not in str(lab.bodies[-1])
+
+
+@pytest.mark.asyncio
+async def test_the_same_server_name_keeps_the_tools(lab: Lab) -> None:
+    """The danger: tools under a server name that is already there don't take the place of the old ones."""
+    async with lab.bound() as cli:
+        await cli.set_tools("same", ClientTool("weather"))
+        await cli.turn("One")
+        await cli.set_tools("same", ClientTool("news"))
+        await cli.turn("Two")
+    assert "mcp__same__weather" in tool_names(lab.bodies[-1])
+
+
+@pytest.mark.asyncio
+async def test_a_server_name_used_again_brings_its_old_tools_back(lab: Lab) -> None:
+    """The danger: a server that was removed and comes back under its name with other tools has the old ones as well."""
+    async with lab.bound() as cli:
+        await cli.set_tools("same", ClientTool("weather"))
+        await cli.turn("One")
+        await cli.control("mcp_set_servers", servers={})
+        await cli.set_tools("same", ClientTool("news"))
+        await cli.turn("Two")
+    assert sorted(tool_names(lab.bodies[-1])) == ["mcp__same__news", "mcp__same__weather"]
+
+
+@pytest.mark.asyncio
+async def test_no_servers_mean_no_tools(lab: Lab) -> None:
+    """When mcp_set_servers names no server, the next request offers no tools."""
+    async with lab.bound() as cli:
+        await cli.set_tools("client", ClientTool("weather"))
+        await cli.turn("One")
+        await cli.control("mcp_set_servers", servers={})
+        await cli.turn("Two")
+    assert [tool_names(body) for body in lab.bodies] == [["mcp__client__weather"], []]
+
+
+@pytest.mark.asyncio
+async def test_a_tool_call_waits_for_its_handler(lab: Lab) -> None:
+    """A call of a client's function waits until its handler returns; then the turn goes on with the result."""
+    scripted(lab, WEATHER_CALL)
+    called: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def weather(arguments: Frame) -> str:
+        called.set_result(arguments)
+        return await answer
+
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", ClientTool("weather", weather))
+        await cli.send(user("Weather in Paris?"))
+        assert await called == {"city": "Paris"}
+        assert len(lab.bodies) == 1
+        answer.set_result("21C")
+        result = (await cli.receive_until(is_result)).result
+    assert (result["is_error"], result["num_turns"], result["result"]) == (False, 2, "Fine.")
+    [call_result] = contents(lab.bodies[1]["messages"][-1])
+    assert (call_result["type"], call_result["content"]) == ("tool_result", [text("21C")])
+
+
+@pytest.mark.asyncio
+async def test_tool_calls_stream(lab: Lab) -> None:
+    """A call's name and the pieces of its arguments arrive as the upstream's own stream events."""
+    scripted(lab, WEATHER_CALL)
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", ClientTool("weather"))
+        turn = await cli.turn("Weather in Paris?")
+    events = [frame["event"] for frame in turn.of_type("stream_event")]
+    starts = [event["content_block"] for event in events if event["type"] == "content_block_start"]
+    assert [block["name"] for block in starts if block["type"] == "tool_use"] == ["mcp__client__weather"]
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    arguments = [delta["partial_json"] for delta in deltas if delta["type"] == "input_json_delta"]
+    assert len(arguments) > 1
+    assert json.loads("".join(arguments)) == {"city": "Paris"}
+
+
+@pytest.mark.asyncio
+async def test_tools_are_allowed_at_run_time(lab: Lab) -> None:
+    """settings.permissions.allow lets the model call a server's functions, as --allowed-tools does at launch."""
+    scripted(lab, WEATHER_CALL)
+    async with lab.bound() as cli:
+        await cli.set_settings(permissions={"allow": ["mcp__client"]})
+        await cli.set_tools("client", ClientTool("weather"))
+        turn = await cli.turn("Weather in Paris?")
+    assert turn.result["permission_denials"] == []
+    assert contents(lab.bodies[1]["messages"][-1])[0]["content"] == [text("sunny")]
+
+
+@pytest.mark.asyncio
+async def test_tools_not_allowed_are_denied(lab: Lab) -> None:
+    """Under --permission-mode dontAsk a call of a function that isn't allowed is denied, and the turn goes on."""
+    scripted(lab, WEATHER_CALL)
+    async with lab.bound() as cli:
+        await cli.set_tools("client", ClientTool("weather"))
+        turn = await cli.turn("Weather in Paris?")
+    assert [denial["tool_name"] for denial in turn.result["permission_denials"]] == ["mcp__client__weather"]
+    assert contents(lab.bodies[1]["messages"][-1])[0]["is_error"] is True
+
+
+@pytest.mark.asyncio
+async def test_turns_with_tool_calls_can_be_rewound(lab: Lab) -> None:
+    """A rewind to a message whose turn called functions drops the calls and their results too."""
+    scripted(lab, WEATHER_CALL)
+    prompt = user("Weather in Paris?")
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", ClientTool("weather"))
+        await cli.turn(prompt)
+        assert (await rewind(cli, prompt))["rewound"] is True
+        await cli.turn("Hello")
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]
+
+
+@pytest.mark.asyncio
+async def test_a_call_names_its_tool_use(lab: Lab) -> None:
+    """A `tools/call` carries the id of its `tool_use` block, so calls that are alike can be told apart."""
+    calls = [ToolCall("mcp__client__weather", {"city": "Paris"})] * 2
+    scripted(lab, Reply(text="Let me look.", tool_calls=calls))
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", ClientTool("weather"))
+        await cli.turn("Weather in Paris?")
+    blocks = contents(lab.bodies[-1]["messages"][1])
+    ids = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    assert [call["_meta"]["claudecode/toolUseId"] for call in cli.mcp_calls] == ids
+
+
+@pytest.mark.asyncio
+async def test_read_only_functions_are_called_at_once(lab: Lab) -> None:
+    """With the hint that they only read, calls of one answer don't wait for each other, as they do without."""
+    calls = [ToolCall(f"mcp__client__{name}", {"city": "Paris"}) for name in ("one", "two")]
+    scripted(lab, Reply(text="Let me look.", tool_calls=calls))
+    second_called = asyncio.Event()
+
+    async def one(_arguments: Frame) -> str:
+        await second_called.wait()
+        return "first"
+
+    async def two(_arguments: Frame) -> str:
+        second_called.set()
+        return "second"
+
+    async with lab.bound(*ALLOWED) as cli:
+        tools = [ClientTool(name, handler, read_only=True) for name, handler in (("one", one), ("two", two))]
+        await cli.set_tools("client", *tools)
+        await cli.turn("Go")
+    results = contents(lab.bodies[-1]["messages"][-1])
+    assert [result["content"] for result in results] == [[text("first")], [text("second")]]
+
+
+@pytest.mark.asyncio
+async def test_an_extra_body_says_which_tools_in_which_order(lab: Lab) -> None:
+    """Its `tools` take the place of the CLI's list, which is sorted, and its calls reach the functions all the same."""
+    scripted(lab, Reply(text="Let me look.", tool_calls=[ToolCall("mcp__client__zeta", {"x": "y"})]))
+    definitions = [own_definition(name) for name in ("zeta", "alpha")]
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_settings(env={"CLAUDE_CODE_EXTRA_BODY": json.dumps({"tools": definitions})})
+        await cli.set_tools("client", ClientTool("zeta"), ClientTool("alpha"))
+        await cli.turn("Go")
+    assert [body["tools"] for body in lab.bodies] == [definitions, definitions]
+    assert contents(lab.bodies[-1]["messages"][-1])[0]["content"] == [text("sunny")]
+
+
+@pytest.mark.asyncio
+async def test_a_choice_of_tools_is_changed_while_a_call_waits(lab: Lab) -> None:
+    """An extra body that is set while a handler waits is that of the request that carries the result."""
+    scripted(lab, WEATHER_CALL)
+    choice = {"type": "any", "disable_parallel_tool_use": True}
+
+    async def weather(_arguments: Frame) -> str:
+        await cli.set_settings(env={"CLAUDE_CODE_EXTRA_BODY": ""})
+        return "21C"
+
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_settings(env={"CLAUDE_CODE_EXTRA_BODY": json.dumps({"tool_choice": choice})})
+        await cli.set_tools("client", ClientTool("weather", weather))
+        await cli.turn("Weather in Paris?")
+    assert [body.get("tool_choice") for body in lab.bodies] == [choice, None]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("result", "seen", "is_error"),
+    [
+        ({"content": [text("a"), text("b")]}, [text("a"), text("b")], None),
+        ({"content": [text("boom")], "isError": True}, "boom", True),
+        # The danger: words of the CLI's own stand where the function said nothing.
+        ({"content": []}, "(mcp__client__weather completed with no output)", None),
+        ({"content": [text("")]}, "(mcp__client__weather completed with no output)", None),
+    ],
+)
+async def test_what_becomes_of_a_result(lab: Lab, result: Frame, seen: Any, *, is_error: bool | None) -> None:
+    """Texts arrive as they are, an error as one; an empty result doesn't."""
+    scripted(lab, WEATHER_CALL)
+
+    async def weather(_arguments: Frame) -> Frame:
+        return result
+
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", ClientTool("weather", weather))
+        await cli.turn("Weather in Paris?")
+    (block,) = contents(lab.bodies[-1]["messages"][-1])
+    assert (block["content"], block.get("is_error")) == (seen, is_error)
+
+
+@pytest.mark.asyncio
+async def test_a_large_result_is_kept_from_the_model(lab: Lab, tmp_path: Path) -> None:
+    """The danger: a result of 1 MB is written to the disk, and the model gets its beginning and where it lies."""
+    scripted(lab, WEATHER_CALL)
+
+    async def weather(_arguments: Frame) -> str:
+        return "x" * 1_000_000
+
+    async with lab.bound(*ALLOWED, MAX_MCP_OUTPUT_TOKENS="10000000") as cli:
+        await cli.set_tools("client", ClientTool("weather", weather))
+        await cli.turn("Weather in Paris?")
+    (block,) = contents(lab.bodies[-1]["messages"][-1])
+    assert block["content"].startswith("<persisted-output>")
+    assert str(tmp_path) in block["content"]
