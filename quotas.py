@@ -22,7 +22,7 @@ from turns import Usage
 logger = logging.getLogger(__name__)
 
 KEEP_SECONDS = 8
-# As long a request counts whose server died.
+# So long a request counts whose server died.
 _LEASE_SECONDS = 30
 
 
@@ -89,8 +89,11 @@ class Quotas:
     async def keep(self) -> None:
         """Tell the store again what is under way, or it counts no longer, and what it hasn't booked."""
         for request_id, caller in [*self._under_way.items()]:
-            with suppress(ApiError):  # Others may have taken its place while the store was away.
-                await self._enter(caller, request_id)
+            if request_id in self._under_way:
+                with suppress(ApiError):  # Others may have taken its place while the store was away.
+                    await self._enter(caller, request_id)
+            if request_id not in self._under_way:  # It left meanwhile, and is in again.
+                await self._leave(caller, request_id)
         await self._book_all()
 
     async def report(self, owner: str) -> list[DayUsage]:
