@@ -286,3 +286,43 @@ async def test_a_large_result_is_kept_from_the_model(lab: Lab, tmp_path: Path) -
     (block,) = contents(lab.bodies[-1]["messages"][-1])
     assert block["content"].startswith("<persisted-output>")
     assert str(tmp_path) in block["content"]
+
+
+@pytest.mark.asyncio
+async def test_functions_may_keep_their_own_names(lab: Lab) -> None:
+    """With CLAUDE_AGENT_SDK_MCP_NO_PREFIX the model sees the client's names, be they those of the CLI's own tools.
+
+    They are allowed by the name of their server all the same.
+    """
+    names = ["get.weather", "get_weather", "Read"]
+    scripted(lab, Reply(text="Let me look.", tool_calls=[ToolCall(name, {"city": "Paris"}) for name in names]))
+    async with lab.bound(CLAUDE_AGENT_SDK_MCP_NO_PREFIX="1") as cli:
+        await cli.set_settings(permissions={"allow": ["mcp__client"]})
+        await cli.set_tools("client", *(ClientTool(name) for name in names))
+        turn = await cli.turn("Weather in Paris?")
+    assert turn.result["permission_denials"] == []
+    assert sorted(tool_names(lab.bodies[0])) == sorted(names)
+    assert [call["name"] for call in cli.mcp_calls] == names
+
+
+@pytest.mark.asyncio
+async def test_functions_under_their_own_names_are_replaced_too(lab: Lab) -> None:
+    """A new server's functions take the place of the old ones' where both have the same names."""
+    asked: list[str] = []
+
+    def said_by(who: str) -> ClientTool:
+        async def weather(_arguments: Frame) -> str:
+            asked.append(who)
+            return who
+
+        return ClientTool("weather", weather)
+
+    call = Reply(text="Let me look.", tool_calls=[ToolCall("weather", {"city": "Paris"})])
+    scripted(lab, call, Reply(text="Fine."), call)
+    async with lab.bound(CLAUDE_AGENT_SDK_MCP_NO_PREFIX="1") as cli:
+        await cli.set_settings(permissions={"allow": ["mcp__first", "mcp__second"]})
+        for server in ("first", "second"):
+            await cli.set_tools(server, said_by(server))
+            await cli.turn("Weather in Paris?")
+    assert asked == ["first", "second"]
+    assert all(tool_names(body) == ["weather"] for body in lab.bodies)
