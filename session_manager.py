@@ -6,8 +6,9 @@ cache of it. A turn that fails or is left commits nothing.
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 from errors import InvalidRequestError, NotFoundError, StoreUnavailableError, TooManySessionsError
@@ -45,6 +46,7 @@ class SessionManager:
         """Keep sessions in `store`; `clock` tells the seconds since the epoch."""
         self.limits = limits
         self._store, self._clock = store, clock
+        self._begun: Counter[str] = Counter()
 
     @asynccontextmanager
     async def open(self, owner: str, session_id: str, patience: float) -> AsyncGenerator["OpenSession", None]:
@@ -57,10 +59,23 @@ class SessionManager:
         async with self._store.lock(owner, session_id, patience) as lock:
             now = self._clock()
             session = await self._store.load(owner, session_id, now)
-            if session is None and (await self._store.count(owner, now)).active >= self.limits.count:
-                raise TooManySessionsError(self.limits.count)
-            info = session.info if session else SessionInfo(session_id, owner, "", 0, 0, Usage(), 0.0, now, now, now)
-            yield OpenSession(info, session.memory if session else Memory(), lock, self.limits, self._clock)
+            if session:
+                yield OpenSession(session.info, session.memory, lock, self.limits, self._clock)
+                return
+            info = SessionInfo(session_id, owner, "", 0, 0, Usage(), 0.0, now, now, now)
+            with self._place_for_one_more(owner, (await self._store.count(owner, now)).active):
+                yield OpenSession(info, Memory(), lock, self.limits, self._clock)
+
+    @contextmanager
+    def _place_for_one_more(self, owner: str, active: int) -> Generator[None, None, None]:
+        """Count a session that is only being begun: many at once would all be answered, and then not kept."""
+        if active + self._begun[owner] >= self.limits.count:
+            raise TooManySessionsError(self.limits.count)
+        self._begun[owner] += 1
+        try:
+            yield
+        finally:
+            self._begun -= Counter({owner: 1})
 
     async def list(self, owner: str) -> list[SessionInfo]:
         """Describe the sessions of a key, the latest used first."""

@@ -88,10 +88,12 @@ async def test_a_turn_that_is_not_committed_leaves_nothing() -> None:
 @pytest.mark.asyncio
 async def test_limits_hold_at_the_beginning_and_at_the_end() -> None:
     """One session, or message, too many is refused before a turn is spent, and after it, where others were quicker."""
-    sessions = SessionManager(MemorySessionStore(), LIMITS)
+    store = MemorySessionStore()
+    sessions = SessionManager(store, LIMITS)
+    others = SessionManager(store, LIMITS)  # Another server's.
     async with sessions.open("anna", "late", 1) as late:
         for name in "ab":
-            await play(sessions, name)
+            await play(others, name)
         with pytest.raises(TooManySessionsError):
             await late.commit(request_of(late.memory, "Hello"), "Fine.", ENDED)
     with pytest.raises(TooManySessionsError):
@@ -101,6 +103,16 @@ async def test_limits_hold_at_the_beginning_and_at_the_end() -> None:
         await play(sessions, "a")
     with pytest.raises(InvalidRequestError, match="6 messages"):
         await play(sessions, "a")
+
+
+@pytest.mark.asyncio
+async def test_many_that_begin_at_once_are_counted_at_once() -> None:
+    """One too many is refused before it costs anything, and a place that isn't used is free again."""
+    sessions = SessionManager(MemorySessionStore(), LIMITS)
+    async with sessions.open("anna", "a", 1), sessions.open("anna", "b", 1), sessions.open("berta", "a", 1):
+        with pytest.raises(TooManySessionsError):
+            await play(sessions, "c")
+    await play(sessions, "c")
 
 
 @pytest.mark.asyncio
