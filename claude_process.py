@@ -45,7 +45,7 @@ from turns import (
 
 logger = logging.getLogger(__name__)
 
-_INITIALIZE_TIMEOUT_SECONDS = 30
+_INITIALIZE_TIMEOUT_SECONDS = 20
 _RESULT_TIMEOUT_SECONDS = 30
 _SIGN_OF_LIFE_SECONDS = 15
 

@@ -19,7 +19,7 @@ from errors import ClaudeCodeError
 
 logger = logging.getLogger(__name__)
 
-_CONTROL_TIMEOUT_SECONDS = 30.0
+_CONTROL_TIMEOUT_SECONDS = 10.0
 _EXIT_GRACE_SECONDS = 2.0
 _LONGEST_FRAME_BYTES = 64 * 2**20
 _LAST_WORDS_BYTES = 2000

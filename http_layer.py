@@ -152,6 +152,16 @@ def describe_bodies(app: FastAPI, bodies: Mapping[str, type[BaseModel]]) -> None
                 document["components"]["schemas"].update(schema.pop("$defs", {}))
                 content = {"application/json": {"schema": schema}}
                 document["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
+            _forget_422(document)
         return derived()
 
     app.openapi = complete  # type: ignore[method-assign]  # FastAPI's documented way to extend it
+
+
+def _forget_422(document: dict[str, Any]) -> None:
+    """FastAPI names its own answer to what doesn't validate; here that is a 400 in OpenAI's envelope."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)

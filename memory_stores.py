@@ -100,7 +100,7 @@ class MemoryUsageStore:
         self._days: dict[str, dict[str, DayUsage]] = {}
         self._under_way: dict[str, dict[str, float]] = defaultdict(dict)
 
-    async def add(self, owner: str, used: DayUsage) -> None:
+    async def add(self, owner: str, used: DayUsage, booking_id: str) -> None:  # noqa: ARG002 - told once, in here
         """See UsageStore."""
         days = self._days.setdefault(used.day, {})
         days[owner] = days.get(owner, DayUsage(used.day)) + used

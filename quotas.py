@@ -3,7 +3,6 @@
 Costs are Claude Code's own, booked by the day (UTC) on which a turn ended.
 """
 
-import logging
 import math
 import time
 import uuid
@@ -18,8 +17,6 @@ from errors import ApiError, OverBudgetError, StoreUnavailableError, TooManyAtOn
 from rate_limiter import RateLimiter, Standing
 from stores import REPORTED_DAYS, DayUsage, UsageStore
 from turns import Usage
-
-logger = logging.getLogger(__name__)
 
 KEEP_SECONDS = 8
 # So long a request counts whose server died.
@@ -38,7 +35,8 @@ class Quotas:
         """
         self._store, self._limiter, self._fail_open, self._clock = store, limiter, fail_open, clock
         self._under_way: dict[str, Caller] = {}
-        self._unbooked: dict[tuple[str, str], DayUsage] = {}
+        self._not_left: dict[str, str] = {}
+        self._unbooked: dict[str, tuple[str, DayUsage]] = {}
 
     async def check_rate(self, caller: Caller) -> Standing | None:
         """Count a request of a key that has a limit of its own. Raises TooManyRequestsError for one too many."""
@@ -60,7 +58,7 @@ class Quotas:
         finally:
             self._under_way.pop(request_id, None)
             with anyio.CancelScope(shield=True):
-                await self._leave(caller, request_id)
+                await self._leave(caller.owner, request_id)
 
     async def book(self, owner: str, usage: Usage, cost_usd: float | None) -> None:
         """Add a turn that ended to an account."""
@@ -72,28 +70,32 @@ class Quotas:
         await self._add(owner, DayUsage(_day(self._clock()), cost_usd=cost_usd))
 
     async def _add(self, owner: str, used: DayUsage) -> None:
-        self._unbooked[owner, used.day] = self._unbooked.get((owner, used.day), DayUsage(used.day)) + used
+        self._unbooked[uuid.uuid4().hex] = (owner, used)
         with anyio.CancelScope(shield=True):  # Spent is spent, also where the client leaves just now.
             await self._book_all()
 
     async def _book_all(self) -> None:
-        """Book what isn't booked yet; while the store is away it stays here."""
-        for (owner, day), used in [*self._unbooked.items()]:
-            del self._unbooked[owner, day]
+        """Book what isn't booked yet; while the store is away it stays here.
+
+        A booking keeps its id: what seemed to fail may have been booked.
+        """
+        for booking_id, (owner, used) in [*self._unbooked.items()]:
             try:
-                await self._store.add(owner, used)
+                await self._store.add(owner, used, booking_id)
             except StoreUnavailableError:
-                self._unbooked[owner, day] = self._unbooked.get((owner, day), DayUsage(day)) + used
                 return
+            self._unbooked.pop(booking_id, None)
 
     async def keep(self) -> None:
-        """Tell the store again what is under way, or it counts no longer, and what it hasn't booked."""
+        """Tell the store again what is under way, or it counts no longer, what left, and what isn't booked."""
         for request_id, caller in [*self._under_way.items()]:
             if request_id in self._under_way:
                 with suppress(ApiError):  # Others may have taken its place while the store was away.
                     await self._enter(caller, request_id)
             if request_id not in self._under_way:  # It left meanwhile, and is in again.
-                await self._leave(caller, request_id)
+                await self._leave(caller.owner, request_id)
+        for request_id, owner in [*self._not_left.items()]:
+            await self._leave(owner, request_id)
         await self._book_all()
 
     async def report(self, owner: str) -> list[DayUsage]:
@@ -116,6 +118,7 @@ class Quotas:
         try:
             today = _day(self._clock())
             spent = (await self._store.read(caller.owner, [today])).get(today, DayUsage(today)).cost_usd
+            spent += sum(used.cost_usd for owner, used in self._unbooked.values() if owner == caller.owner)
         except StoreUnavailableError:
             if not self._fail_open:
                 raise
@@ -138,11 +141,13 @@ class Quotas:
         if not entered:
             raise TooManyAtOnceError(f"This API key may have {most} requests at the same time. Wait for one to end.", 1)
 
-    async def _leave(self, caller: Caller, request_id: str) -> None:
+    async def _leave(self, owner: str, request_id: str) -> None:
         try:
-            await self._store.leave(caller.owner, request_id)
+            await self._store.leave(owner, request_id)
         except StoreUnavailableError:
-            logger.warning("A request that ended counts for some seconds yet")
+            self._not_left[request_id] = owner
+        else:
+            self._not_left.pop(request_id, None)
 
 
 def _day(now: float) -> str:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import anyio
@@ -42,6 +43,7 @@ RENEW_SECONDS = 4
 _POLL_SECONDS = 0.1
 # Sessions stay in Redis a little longer than they live, to be counted as expired until they are swept.
 _GRACE_SECONDS = 600
+_BOOKED_SECONDS = 24 * 3600
 _USAGE_SECONDS = (REPORTED_DAYS + 1) * 24 * 3600
 
 _INFO = TypeAdapter(SessionInfo)
@@ -93,6 +95,14 @@ redis.call('EXPIRE', KEYS[1], ARGV[5])
 return 1
 """
 
+# KEYS: the booking, the usage. ARGV: seconds to remember the one and the other, then fields and what to add to them.
+_BOOK = """
+if not redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[1]) then return 0 end
+for i = 3, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[2], ARGV[i], ARGV[i + 1]) end
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+return 1
+"""
+
 _OWNERS = f"{_PREFIX}:owners"
 
 
@@ -112,8 +122,10 @@ class RedisConnection:
             decode_responses=True,
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
+            # What foreign hands wrote must not break the reading of all the rest.
+            encoding_errors="replace",
             # A connection that waited may be dead, as after a restart: then once more, at once. What was sent may have
-            # been carried out all the same, so commands bear to be repeated, but for usage, which then counts twice.
+            # been carried out all the same, so commands bear to be repeated.
             retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         )
         self.client = Redis.from_pool(pool)
@@ -154,7 +166,8 @@ class RedisConnection:
         """See Connection."""
         try:
             with anyio.fail_after(_PING_TIMEOUT_SECONDS):
-                return bool(await self.do(self.client.ping))
+                # By a write: a Redis may answer while its disk or its memory is full.
+                return bool(await self.do(lambda: self.client.set(_name("ping"), "1", ex=_PAUSE_SECONDS)))
         except (StoreUnavailableError, builtins.TimeoutError):
             return False
 
@@ -214,8 +227,8 @@ class RedisSessionStore:
         info = _info(fields.get("info"))
         if info is None or info.expires_at <= now:
             return None
-        # Not pydantic's own reader of JSON: it goes no deeper than a request's, and in here everything is deeper.
-        return Session(info, _MEMORY.validate_python(json.loads(fields["memory"])))
+        memory = _memory(fields.get("memory"))
+        return Session(info, memory) if memory else None
 
     async def load_all(self, owner: str, now: float) -> list[SessionInfo]:
         """See SessionStore."""
@@ -306,15 +319,11 @@ class RedisUsageStore:
         """Use a connection."""
         self._redis = connection
 
-    async def add(self, owner: str, used: DayUsage) -> None:
+    async def add(self, owner: str, used: DayUsage, booking_id: str) -> None:
         """See UsageStore."""
-        name = _name("usage", owner, used.day)
-        pipeline = self._redis.client.pipeline()
-        for field, value in asdict(used).items():
-            if field != "day" and value:
-                pipeline.hincrbyfloat(name, field, value)
-        pipeline.expire(name, _USAGE_SECONDS)
-        await self._redis.do(pipeline.execute)
+        counts = [(field, value) for field, value in asdict(used).items() if field != "day" and value]
+        keys = [_name("booked", booking_id), _name("usage", owner, used.day)]
+        await self._redis.run(_BOOK, keys, [_BOOKED_SECONDS, _USAGE_SECONDS, *chain.from_iterable(counts)])
 
     async def read(self, owner: str, days: list[str]) -> Mapping[str, DayUsage]:
         """See UsageStore."""
@@ -342,9 +351,28 @@ def _info(written: str | None) -> SessionInfo | None:
         return None
 
 
+def _memory(written: str | None) -> Memory | None:
+    try:
+        # Not pydantic's own reader of JSON: it goes no deeper than a request's, and in here everything is deeper.
+        return _MEMORY.validate_python(json.loads(written or ""))
+    except (ValueError, RecursionError):
+        logger.exception("What was said in a session in Redis can't be read, so it counts as none")
+        return None
+
+
+def _number(written: str) -> float:
+    try:
+        number = float(written)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        logger.error("A count in Redis is no number, so it counts as none")
+    return number if math.isfinite(number) else 0.0
+
+
 def _day_usage(day: str, fields: Mapping[str, str]) -> DayUsage:
-    cost = float(fields.get("cost_usd", 0))
+    cost = _number(fields.get("cost_usd", "0"))
     requests, received, written = (
-        round(float(fields.get(name, 0))) for name in ("requests", "input_tokens", "output_tokens")
+        round(_number(fields.get(name, "0"))) for name in ("requests", "input_tokens", "output_tokens")
     )
     return DayUsage(day, requests, received, written, cost)

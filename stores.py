@@ -111,8 +111,8 @@ class DayUsage:
 class UsageStore(Protocol):
     """Counts by owner and day, and the requests that are under way. Raises StoreUnavailableError as above."""
 
-    async def add(self, owner: str, used: DayUsage) -> None:
-        """Add to what the owner used on that day."""
+    async def add(self, owner: str, used: DayUsage, booking_id: str) -> None:
+        """Add to what the owner used on that day; once for each booking, however often it is told."""
         ...
 
     async def read(self, owner: str, days: list[str]) -> Mapping[str, DayUsage]:

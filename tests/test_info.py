@@ -261,6 +261,9 @@ def test_a_foreign_web_page_may_not_call(server: Server, serve: ServerFactory) -
 def test_the_openapi_document_is_whole(server: Server) -> None:
     """Every reference in it leads somewhere, the completion's body is described, and so is the bearer key."""
     document = httpx.get(f"{server.url}/openapi.json").json()
+    assert "422" not in {
+        status for path in document["paths"].values() for each in path.values() for status in each["responses"]
+    }
     references = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)))
     assert references <= document["components"]["schemas"].keys()
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]

@@ -172,6 +172,14 @@ def test_a_file_that_becomes_wrong_leaves_the_keys_as_they_were(
     assert caplog.records[-1].message == "API_KEYS_FILE was read again: 2 keys"
 
 
+def test_a_pipe_is_no_file_of_keys(tmp_path: Path) -> None:
+    """Who reads one waits for ever, and all requests with it."""
+    path = tmp_path / "keys.toml"
+    os.mkfifo(path)
+    with pytest.raises(ConfigurationError, match="is no file"):
+        KeysFile(path)
+
+
 def test_a_file_that_couldnt_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where nothing but its permissions changes, which a file's size and time don't show."""
     path = tmp_path / "keys.toml"

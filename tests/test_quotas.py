@@ -136,6 +136,28 @@ async def test_who_is_given_up_frees_its_place(quotas: Quotas) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_redis_that_hangs_makes_nothing_count_twice(redis_url: str, redis_server: RedisServer) -> None:
+    """What was told while it hung is booked once; what left then is gone; a budget counts what isn't booked yet."""
+    connection = RedisConnection(redis_url)
+    limiter = RateLimiter(memory_counters(), memory_counters(), {}, fail_open=True)
+    quotas, anna = Quotas(RedisUsageStore(connection), limiter, fail_open=False), caller(usd_per_day=2.0)
+    berta = caller(concurrent_requests=1)
+    async with quotas.request(berta):
+        with redis_server.hung():
+            for _ in range(2):
+                await quotas.book(anna.owner, USAGE, 1.0)
+    with pytest.raises((OverBudgetError, StoreUnavailableError)):
+        await quotas.check_budget(anna)
+    with anyio.fail_after(20):
+        while quotas._unbooked or quotas._not_left:
+            await quotas.keep()
+    assert [(day.requests, day.cost_usd) for day in await quotas.report(anna.owner)] == [(2, 2.0)]
+    async with quotas.request(berta):
+        pass
+    await connection.close()
+
+
+@pytest.mark.asyncio
 async def test_a_key_has_so_many_requests_a_minute(quotas: Quotas) -> None:
     """One too many is a 429; a key without a limit has none, and another key its own."""
     anna = caller(requests_per_minute=1)

@@ -227,8 +227,8 @@ async def test_usage_adds_up_by_owner_and_day(stores: Stores, owner: str) -> Non
     """Counts of a day are summed; other days and owners have their own; days without any aren't there."""
     used = DayUsage("2026-01-31", 1, 10, 20, 0.1)
     for each in (used, used, replace(used, day="2026-02-01", requests=0)):
-        await stores.usage.add(owner, each)
-    await stores.usage.add(f"{owner}-2", used)
+        await stores.usage.add(owner, each, uuid.uuid4().hex)
+    await stores.usage.add(f"{owner}-2", used, uuid.uuid4().hex)
     read = await stores.usage.read(owner, ["2026-01-30", "2026-01-31", "2026-02-01"])
     assert read == {
         "2026-01-31": DayUsage("2026-01-31", 2, 20, 40, 0.2),
@@ -256,22 +256,47 @@ async def test_many_at_once_are_no_outage(redis_server: RedisServer, owner: str)
     async with redis_stores(redis_server.url) as stores, anyio.create_task_group() as tasks:
         for number in range(300):
             tasks.start_soon(saved, stores.sessions, session_of(owner, str(number)), 1000)
-            tasks.start_soon(stores.usage.add, owner, DayUsage("2026-01-31", 1))
+            tasks.start_soon(stores.usage.add, owner, DayUsage("2026-01-31", 1), str(uuid.uuid4()))
     async with redis_stores(redis_server.url) as stores:
         assert (await stores.sessions.count(owner, NOW)).active == 300
         assert (await stores.usage.read(owner, ["2026-01-31"]))["2026-01-31"].requests == 300
 
 
 @pytest.mark.asyncio
-async def test_a_session_that_nobody_can_read_is_none(redis_server: RedisServer, owner: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "written"),
+    [
+        ("info", '{"id": "foreign"}'),
+        ("info", b"\xff"),
+        ("memory", "garbage"),
+        ("memory", "{}  x"),
+        ("memory", '{"system": 1}'),
+        ("memory", "[" * 100_000),
+    ],
+)
+async def test_a_session_that_nobody_can_read_is_none(
+    redis_server: RedisServer, owner: str, field: str, written: str | bytes
+) -> None:
     """What another version wrote hides nothing else."""
     async with redis_stores(redis_server.url) as stores:
         for name in ("foreign", "ours"):
             await saved(stores.sessions, session_of(owner, name))
         with redis.Redis.from_url(redis_server.url) as client:
-            client.hset(f"claude-wrapper:1:session:{owner}:foreign", "info", '{"id": "foreign"}')
+            client.hset(f"claude-wrapper:1:session:{owner}:foreign", field, written)
         assert await stores.sessions.load(owner, "foreign", NOW) is None
-        assert [info.id for info in await stores.sessions.load_all(owner, NOW)] == ["ours"]
+        assert "ours" in [info.id for info in await stores.sessions.load_all(owner, NOW)]
+
+
+@pytest.mark.asyncio
+async def test_a_booking_counts_once(redis_server: RedisServer, owner: str) -> None:
+    """What seemed to fail may have been booked: it is told again under its id. What is no number counts as none."""
+    async with redis_stores(redis_server.url) as stores:
+        for booking_id in ("one", "one", "two"):
+            await stores.usage.add(owner, DayUsage("2026-01-31", 1, cost_usd=0.5), f"{owner}-{booking_id}")
+        assert await stores.usage.read(owner, ["2026-01-31"]) == {"2026-01-31": DayUsage("2026-01-31", 2, cost_usd=1.0)}
+        with redis.Redis.from_url(redis_server.url) as client:
+            client.hset(f"claude-wrapper:1:usage:{owner}:2026-01-31", "cost_usd", "nan")
+        assert (await stores.usage.read(owner, ["2026-01-31"]))["2026-01-31"].cost_usd == 0
 
 
 @pytest.mark.asyncio
@@ -322,7 +347,7 @@ async def test_redis_away_is_an_error_of_its_own(redis_server: RedisServer, owne
             with pytest.raises(StoreUnavailableError):
                 await stores.sessions.load(owner, "s", NOW)
             with pytest.raises(StoreUnavailableError):
-                await stores.usage.add(owner, DayUsage("2026-01-31", 1))
+                await stores.usage.add(owner, DayUsage("2026-01-31", 1), "booking")
             with pytest.raises(StoreUnavailableError):
                 async with stores.sessions.lock(owner, "s", PATIENCE):
                     pass
