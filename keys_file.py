@@ -134,8 +134,8 @@ class KeysFile:
         return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
     def _read(self) -> tuple[Caller, ...]:
-        if self._path.exists() and not self._path.is_file() and not self._path.is_dir():
-            raise ConfigurationError(f"API_KEYS_FILE {self._path} is no file")  # Who reads a pipe waits for ever.
+        if self._path.is_fifo():
+            raise ConfigurationError(f"API_KEYS_FILE {self._path} is no file")  # Who reads it waits for a writer.
         try:
             return parse_keys(self._path.read_bytes())
         except OSError as error:
