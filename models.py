@@ -125,7 +125,7 @@ class ChatCompletionRequest(_Received):
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    stop: Annotated[list[str] | None, BeforeValidator(_one_or_many), Field(max_length=4)] = None
+    stop: Annotated[Annotated[list[str], Field(max_length=4)] | None, BeforeValidator(_one_or_many)] = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     session_id: str | None = None

@@ -49,6 +49,16 @@ def names_a_path(param: str, body: Any) -> bool:
     return 0 <= int(last[1:-1]) < len(body) if last.startswith("[") else isinstance(body, dict)
 
 
+OPTIONAL = [name for name, field in ChatCompletionRequest.model_fields.items() if not field.is_required()]
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_null_is_the_same_as_nothing(name: str) -> None:
+    """SDKs send null for what their user left open; every optional parameter takes it."""
+    body = {"model": "m", "messages": [HELLO]}
+    assert parse({**body, name: None}) == parse(body)
+
+
 @pytest.mark.parametrize("chunks", [[b'{"model": "\xc3\xbc"}'], [b'{"model": "\xc3', b"", b'\xbc"}'], [b"{", b"}"]])
 def test_a_body_may_come_in_pieces(chunks: list[bytes]) -> None:
     """Pieces are joined before they are read, also where one ends inside a character."""
