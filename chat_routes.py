@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from chat_service import Completion
 from errors import ApiError
+from function_calling import CallStyle, call_style
 from http_layer import CLIENT_LEFT
 from message_adapter import to_chat_completion, to_sampling
 from models import ChatCompletion, ErrorResponse
@@ -47,23 +48,29 @@ async def create_chat_completion(request: Request, services: ServicesDependency,
         reported = sorted({*ignored, *to_sampling(body)[1]})
         headers = {"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}
         begin = services.chat.begin(body, caller)
-        answer = _streamed(begin, headers, include_usage=body.include_usage) if body.stream else _whole(begin, headers)
+        style = call_style(body)
+        if body.stream:
+            answer = _streamed(begin, headers, style, include_usage=body.include_usage)
+        else:
+            answer = _whole(begin, headers, style)
         return await _unless_client_leaves(request, answer)
 
 
-async def _whole(begin: Awaitable[Completion], headers: dict[str, str]) -> Response:
+async def _whole(begin: Awaitable[Completion], headers: dict[str, str], style: CallStyle) -> Response:
     completion = await begin
     async with aclosing(completion.events) as events:
         seen = [completion.started, *[event async for event in events]]
-    answer = to_chat_completion(completion.id, completion.created, seen)
+    answer = to_chat_completion(completion.id, completion.created, seen, style)
     headers = {**headers, **_turn_headers(completion), **_cost_header(seen[-1])}
     return JSONResponse(answer.model_dump(), headers=headers)
 
 
-async def _streamed(begin: Awaitable[Completion], headers: dict[str, str], *, include_usage: bool) -> Response:
+async def _streamed(
+    begin: Awaitable[Completion], headers: dict[str, str], style: CallStyle, *, include_usage: bool
+) -> Response:
     """Begin before the status line is sent, so that a failure until then keeps its status."""
     completion = await begin
-    encoder = ChunkEncoder(completion.id, completion.created, include_usage=include_usage)
+    encoder = ChunkEncoder(completion.id, completion.created, style, include_usage=include_usage)
     return _TurnResponse(completion.events, _sse_data(encoder, completion), {**headers, **_turn_headers(completion)})
 
 

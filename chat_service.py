@@ -20,13 +20,14 @@ from errors import (
     ContextLengthExceededError,
     TurnTimeoutError,
 )
+from function_calling import to_tool_choice, to_tools
 from message_adapter import to_sampling, to_turn_request
 from model_catalog import ModelCatalog
 from models import ChatCompletionRequest
 from process_pool import Lease, ProcessPool
 from quotas import Quotas
 from session_manager import OpenSession, SessionManager
-from turns import LaunchProfile, Memory, Message, Origin, TextDelta, TurnEnded, TurnEvent, TurnRequest, TurnStarted
+from turns import Binding, LaunchProfile, Memory, Message, Origin, TurnEnded, TurnEvent, TurnRequest, TurnStarted
 
 logger = logging.getLogger(__name__)
 
@@ -84,17 +85,14 @@ class ChatService:
             session = await self._session(stack, body.session_id, caller, turn.clock)
             with turn.clock.limit():
                 request = await self._turn_request(body, session)
-            answer: list[str] = []
             events = await stack.enter_async_context(aclosing(self._answered(request, caller.owner, turn)))
             async for event in events:
                 if isinstance(event, TurnEnded):
                     ended = event
                     await self.quotas.book(caller.owner, event.usage, event.cost_usd)
                     if session:
-                        await session.commit(request, "".join(answer), event)
+                        await session.commit(request, event)
                     break
-                if isinstance(event, TextDelta) and session:
-                    answer.append(event.text)
                 yield event
         # All that was held is free before the client can know that its answer is complete, and come back.
         assert ended is not None  # noqa: S101 - for the type checker: every turn's last event
@@ -144,8 +142,9 @@ class ChatService:
         if not self.login.complete:
             message = f"This server has no complete login at Claude (missing: {', '.join(self.login.missing)}). "
             raise ClaudeLoginError(message + self.login.fix)
-        model, sampling = await self.catalog.resolve(body.model), to_sampling(body)[0]
-        request = to_turn_request(model, body.messages, sampling, session.memory if session else Memory())
+        model = await self.catalog.resolve(body.model)
+        binding = Binding(model, None, to_sampling(body)[0], to_tools(body), to_tool_choice(body))
+        request = to_turn_request(binding, body.messages, session.memory if session else Memory())
         if session:
             session.check_room_for(request)
         return request

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -29,6 +29,7 @@ from cli_channel import Answer, CliChannel
 from cli_frames import NOWHERE, Frame, frame_of, rebinding, rewind_to, set_environment
 from conversation import Conversation, Digest, digests
 from errors import ClaudeCodeError
+from tool_bridge import results_in, server_name
 from turn_events import TurnState, events_of
 from turns import (
     Account,
@@ -37,7 +38,6 @@ from turns import (
     Inspection,
     LaunchProfile,
     Message,
-    TextBlock,
     TurnEnded,
     TurnEvent,
     TurnRequest,
@@ -89,9 +89,9 @@ class _Transport(Transport):
 class ClaudeProcess:
     """A live Claude Code process.
 
-    Launch it, `prepare` it for a request, run the request's `turn`, `settle`; then prepare it for the next. One task at
-    a time uses it. Whatever goes wrong raises an `ApiError`; a process of which a method other than `turn` raised is to
-    be closed.
+    Launch it, `prepare` it for a request, run the request's `turn`, `settle`; then prepare it for the next. A turn that
+    has called functions goes on with the next one, where that brings the results. One task at a time uses it. Whatever
+    goes wrong raises an `ApiError`; a process of which a method other than `turn` raised is to be closed.
     """
 
     def __init__(self, channel: CliChannel, profile: LaunchProfile) -> None:
@@ -104,6 +104,7 @@ class ClaudeProcess:
         self.turns = 0
         self._cost_usd = self._told_usd = 0.0
         self._unsettled: _UnsettledTurn | None = None
+        self._awaited: frozenset[str] = frozenset()
         self._barred: Answer | None = None
 
     @classmethod
@@ -130,6 +131,11 @@ class ClaudeProcess:
         """Whether the last turn ended well, so that the conversation has it."""
         return self._unsettled is None
 
+    @property
+    def waits_for_results(self) -> bool:
+        """Whether the last turn has called functions and goes on when their results come."""
+        return bool(self._awaited)
+
     def shared_with(self, binding: Binding, wanted: Sequence[Digest]) -> int:
         """Return how many messages of a request (given as digests) this process already holds, bound as it wants."""
         can_go_on = self.binding is not None and binding.can_follow(self.binding)
@@ -146,20 +152,31 @@ class ClaudeProcess:
     async def prepare(self, request: TurnRequest) -> None:
         """Hold exactly the conversation before the request's prompt, bound as the request wants.
 
-        What is held already is kept; what isn't is rewound, and what lacks is seeded. Nothing is sent to Claude.
+        What is held already is kept; what isn't is rewound, and what lacks is seeded. A turn that waits for other
+        results than the prompt brings is given up. Nothing is sent to Claude.
         """
-        shared = self.shared_with(request.binding, [*digests(request.history)])
-        keep = self.conversation.keepable(shared)
+        wanted = [*digests(request.history)]
+        if self.waits_for_results and not self._is_answered_by(request, wanted):
+            await self.settle()
+        keep = self.conversation.keepable(self.shared_with(request.binding, wanted))
         if keep is None:
             raise ClaudeCodeError("This conversation can't be rewound.")
         if self.binding is None:
             await self._initialize(request.binding.system)
+        self._channel.bridge.offer(request.binding.tools)
         rewinds = [rewind_to(target) for target in self.conversation.rewind(keep)]
         changes = rebinding(self.binding, request.binding, self._opening())
         answers = await self._channel.controls(*rewinds, *changes)
         _check_rewound(answers[: len(rewinds)])
         self.binding, self._barred = request.binding, None
         await self._seed(request.history[keep:])
+
+    def _is_answered_by(self, request: TurnRequest, wanted: Sequence[Digest]) -> bool:
+        """Whether a request, of which `wanted` is the history, brings just what the turn waits for."""
+        assert self.binding is not None  # noqa: S101 - for the type checker: it has a turn
+        has_all = self.shared_with(request.binding, wanted) == len(self.conversation) == len(wanted)
+        has_functions = server_name(request.binding.tools) == server_name(self.binding.tools)
+        return has_all and has_functions and self._awaited == (results_in(request.prompt) or {}).keys()
 
     async def inspect(self) -> Inspection:
         """Ask an unbound process for its login and its models; nothing is sent to Claude."""
@@ -174,15 +191,15 @@ class ClaudeProcess:
     async def turn(self, prompt: Message) -> AsyncGenerator[TurnEvent, None]:
         """Send `prompt` and yield the answer's events, as they come, up to and including TurnEnded.
 
+        Where a turn waits for results, `prompt` has them, and the turn goes on.
+
         Raises an ApiError where the turn fails, at whatever point.
         """
         assert self.binding is not None  # noqa: S101 - for the type checker: prepared
         self.turns += 1
-        state, bar_at = TurnState(self.binding.model), math.inf
-        frame = frame_of(prompt)
-        # Before it is sent: whoever is cancelled while a long prompt is written has begun a turn.
-        self._unsettled = _UnsettledTurn(frame["uuid"])
-        await self._send(frame)
+        functions = frozenset(tool.name for tool in self.binding.tools)
+        state, bar_at = TurnState(self.binding.model, functions), math.inf
+        await (self._answer(prompt) if self.waits_for_results else self._ask(prompt))
         async with aclosing(self._messages()) as messages:
             message = await self._first_sign(messages)
             while True:
@@ -193,13 +210,23 @@ class ClaudeProcess:
                     if state.continues_by_itself and not (self._barred and self._barred.is_there):
                         self._channel.kill()
                     if isinstance(event, TurnEnded):
-                        self._told_usd += event.cost_usd or 0.0
-                        yield event
+                        yield await self._ended(event, state, prompt)
                         return
                     if not self._barred and time.monotonic() >= bar_at:
                         await self._bar()
                     yield event
                 message = await anext(messages)
+
+    async def _ask(self, prompt: Message) -> None:
+        frame = frame_of(prompt)
+        # Before it is sent: whoever is cancelled while a long prompt is written has begun a turn.
+        self._unsettled = _UnsettledTurn(frame["uuid"], len(self.conversation))
+        await self._send(frame)
+
+    async def _answer(self, prompt: Message) -> None:
+        """Let the turn that waits for results have them."""
+        self._awaited = frozenset()
+        await self._channel.write_frames(self._channel.bridge.answer(results_in(prompt) or {}))
 
     async def _first_sign(self, messages: AsyncGenerator[SdkMessage, None]) -> SdkMessage:
         """Return what comes first after a prompt: Claude Code says that it begins, long before the model answers."""
@@ -216,14 +243,17 @@ class ClaudeProcess:
         return untold
 
     async def settle(self) -> None:
-        """Undo the last turn where it didn't end well: stop it if it still runs, and take its prompt back."""
+        """Undo the last turn where it didn't end well: stop it if it still runs or waits, and take its prompt back."""
         if self._unsettled is None:
             return
+        self._awaited = frozenset()
         if self._unsettled.running:
             # Not waiting for the answer: it stands behind what the turn has written, which somebody has to read first.
             await self._channel.send("interrupt")
-            self._cost_of(await self._next_result())
+            self._cost_of((await self._next_result()).total_cost_usd)
+            self._channel.bridge.forget()
         _check_rewound(await self._channel.controls(rewind_to(self._unsettled.prompt_uuid)))
+        self.conversation.forget(self._unsettled.place)
         self._unsettled = None
 
     @property
@@ -251,19 +281,42 @@ class ClaudeProcess:
         """Keep the process's books at the end of a turn."""
         assert self._unsettled is not None  # noqa: S101 - for the type checker: a turn is under way
         self._unsettled.running = False
-        state.cost_usd = self._cost_of(result)
-        # Claude Code drops blank blocks, which the client, who got their text, will send.
-        if not result.is_error and state.texts and all(text.strip() for text in state.texts):
-            self.conversation.append(prompt, self._unsettled.prompt_uuid)
-            self.conversation.append(Message("assistant", (TextBlock(state.text),)), "")
+        state.cost_usd = self._cost_of(result.total_cost_usd)
+        if not result.is_error and state.is_kept:
+            self._keep(state, prompt)
             self._unsettled = None
 
-    def _cost_of(self, result: ResultMessage) -> float | None:
-        """Return what a turn cost: Claude Code tells what the process cost so far."""
-        if result.total_cost_usd is None:
+    async def _ended(self, event: TurnEnded, state: TurnState, prompt: Message) -> TurnEnded:
+        """Take notice of a turn's end; where that is in calls, the conversation goes on with their results."""
+        if state.waits_for_results and state.is_kept:
+            event = replace(event, cost_usd=await self._cost_until_now())
+            self._keep(state, prompt)
+            self._awaited = frozenset(call.id for call in state.calls)
+        self._told_usd += event.cost_usd or 0.0
+        return event
+
+    async def _cost_until_now(self) -> float | None:
+        """Return what a turn cost that goes on later; None where that is told then."""
+        if not self._profile.bare:
+            return None  # A subscription's login would be asked for its limits besides, which takes a request.
+        try:
+            told = await self._channel.control("get_usage", skip_behaviors=True)
+            return self._cost_of(told["session"]["total_cost_usd"])
+        except (ClaudeCodeError, LookupError) as error:
+            logger.warning("Claude Code process %d doesn't tell its cost: %r", self.pid, error)
             return None
-        before, self._cost_usd = self._cost_usd, result.total_cost_usd
-        return result.total_cost_usd - before
+
+    def _keep(self, state: TurnState, prompt: Message) -> None:
+        assert self._unsettled is not None  # noqa: S101 - for the type checker: a turn is under way
+        self.conversation.append(prompt, self._unsettled.prompt_uuid)
+        self.conversation.append(state.answer, "")
+
+    def _cost_of(self, total_usd: float | None) -> float | None:
+        """Return what a turn cost: Claude Code tells what the process cost so far."""
+        if total_usd is None:
+            return None
+        before, self._cost_usd = self._cost_usd, total_usd
+        return total_usd - before
 
     async def _seed(self, history: tuple[Message, ...]) -> None:
         """Put `history` into the conversation natively."""
@@ -334,4 +387,6 @@ class _UnsettledTurn:
     """A turn of which the conversation doesn't know yet."""
 
     prompt_uuid: str
+    place: int
+    """In the conversation, where its prompt is or will be."""
     running: bool = True

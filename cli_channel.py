@@ -6,7 +6,7 @@ What the frames mean is claude_process.py's business.
 import json
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from typing import IO, Any
 
@@ -16,12 +16,16 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from cli_frames import Control, Frame
 from errors import ClaudeCodeError
+from tool_bridge import ToolBridge
 
 logger = logging.getLogger(__name__)
 
 _CONTROL_TIMEOUT_SECONDS = 10.0
 _EXIT_GRACE_SECONDS = 2.0
 _LONGEST_FRAME_BYTES = 64 * 2**20
+
+# They come as long as a call waits, and nobody reads then.
+_TELL_NOTHING = frozenset({"tool_progress", "keep_alive"})
 _LAST_WORDS_BYTES = 2000
 
 
@@ -36,6 +40,7 @@ class CliChannel:
         self._stdin, self._stdout = process.stdin, BufferedByteReceiveStream(process.stdout)
         self._write_lock = anyio.Lock()
         self._waiting: dict[str, Answer] = {}
+        self.bridge = ToolBridge()
 
     @property
     def pid(self) -> int:
@@ -56,21 +61,33 @@ class CliChannel:
             raise self.died() from error
 
     async def frames(self) -> AsyncGenerator[Frame, None]:
-        """Yield each frame but the answers to `control`. Raises ClaudeCodeError where the process ends."""
+        """Yield each frame that isn't for the channel itself. Raises ClaudeCodeError where the process ends."""
         try:
             while True:
                 frame = json.loads(await self._stdout.receive_until(b"\n", _LONGEST_FRAME_BYTES))
-                response = frame.get("response", {}) if frame.get("type") == "control_response" else {}
-                answer = self._waiting.pop(response.get("request_id", ""), None)
-                if answer is None:
+                if not await self._took(frame):
                     yield frame
-                else:
-                    answer.set(response)
         except (anyio.IncompleteRead, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
             raise self.died() from error
         finally:
             for answer in self._waiting.values():
                 answer.set({"subtype": "error", "error": "the process ended"})
+
+    async def _took(self, frame: Frame) -> bool:
+        """Take answers to `control`, what is between Claude Code and the client's functions, and what says nothing."""
+        due = self.bridge.receive(frame)
+        if due is not None:
+            await self.write_frames(due)
+            return True
+        response = frame.get("response", {}) if frame.get("type") == "control_response" else {}
+        if answer := self._waiting.pop(response.get("request_id", ""), None):
+            answer.set(response)
+        return bool(answer) or frame.get("type") in _TELL_NOTHING
+
+    async def write_frames(self, frames: Iterable[Frame]) -> None:
+        """Write frames, if there are any. Raises ClaudeCodeError where the process is gone."""
+        if lines := "".join(json.dumps(frame) + "\n" for frame in frames):
+            await self.write(lines)
 
     async def send(self, subtype: str, **fields: Any) -> "Answer":
         """Send a control request, without waiting for its answer."""

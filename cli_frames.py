@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from turns import Binding, Message, Sampling
+from tool_bridge import server_name
+from turns import Binding, Message
 
 Frame = dict[str, Any]
 
@@ -51,19 +52,38 @@ def rebinding(old: Binding | None, new: Binding, environment: Mapping[str, str] 
             # With an alias: a full name would be tried out with a request, and billed.
             yield "set_model", {"model": _SOME_ALIAS, "system_prompt": new.system}
             settings["model"] = new.model
-    variables = {**(environment or {}), **_sampling(old, new)}
+    server, old_server = server_name(new.tools), server_name(old.tools) if old else None
+    if server != old_server:
+        yield "mcp_set_servers", {"servers": {server: {"type": "sdk", "name": server}} if server else {}}
+        if server:
+            settings["permissions"] = {"allow": [f"mcp__{server}"]}
+    variables = {**(environment or {}), **_extra_body(old, new)}
     if variables:
         settings["env"] = variables
     if settings:
         yield "apply_flag_settings", {"settings": settings}
 
 
-def _sampling(old: Binding | None, new: Binding) -> Mapping[str, str]:
+def _extra_body(old: Binding | None, new: Binding) -> Mapping[str, str]:
     """Return the variable whose JSON Claude Code merges into each request; it stays until another takes its place."""
-    if new.sampling == (old.sampling if old else Sampling()):
-        return {}
-    fields = {name: value for name, value in asdict(new.sampling).items() if value not in (None, ())}
-    return {"CLAUDE_CODE_EXTRA_BODY": json.dumps(fields) if fields else ""}
+    fields = _fields_of_body(new)
+    before = _fields_of_body(old) if old else ""
+    return {} if fields == before else {"CLAUDE_CODE_EXTRA_BODY": fields}
+
+
+def _fields_of_body(binding: Binding) -> str:
+    """Write what a binding puts into the body of each request; "" where it puts nothing.
+
+    The tools among it: by itself Claude Code sorts them, and knows nothing of `strict`.
+    """
+    choice = binding.tool_choice
+    fields = {
+        **asdict(binding.sampling),
+        "tools": [json.loads(tool.definition) for tool in binding.tools],
+        "tool_choice": {name: value for name, value in asdict(choice).items() if value} if choice else None,
+    }
+    given = {name: value for name, value in fields.items() if value not in (None, (), [])}
+    return json.dumps(given) if given else ""
 
 
 def _user_frame(content: list[dict[str, Any]]) -> dict[str, Any]:

@@ -69,6 +69,10 @@ class Conversation:
         places = range(min(wanted, len(self)), -1, -1)
         return next((place for place in places if place == len(self) or self._entries[place].rewindable), None)
 
+    def forget(self, keep: int) -> None:
+        """Forget all but the first `keep` messages, which the process has left already."""
+        del self._entries[keep:]
+
     def rewind(self, keep: int) -> Iterator[str]:
         """Yield the ids to rewind to, until `keep` messages are left; forget what is behind each."""
         while len(self) > keep:

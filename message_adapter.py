@@ -7,16 +7,25 @@ are unique in a conversation, and there is no blank text: a blank part joins its
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain, count
+from itertools import chain
 from typing import Any
 
 from pydantic_core import from_json
 
+from call_history import (
+    calls_with_places,
+    check_order,
+    in_present_form,
+    refuse_open_calls,
+    results_in_front,
+    with_unique_ids,
+)
 from conversation import digests
 from errors import InvalidRequestError
+from function_calling import CallStyle, native_name
 from models import (
     AnswerMessage,
     AssistantMessage,
@@ -26,6 +35,7 @@ from models import (
     Choice,
     CompletionUsage,
     Content,
+    FunctionCall,
     OtherPart,
     RefusalPart,
     SystemMessage,
@@ -33,10 +43,10 @@ from models import (
     ToolCall,
     ToolMessage,
     UserMessage,
-    finish_reason,
 )
 from turns import (
     Binding,
+    InputJsonDelta,
     Memory,
     Message,
     Sampling,
@@ -44,42 +54,41 @@ from turns import (
     TextDelta,
     ToolResultBlock,
     ToolUseBlock,
+    ToolUseStarted,
     TurnEnded,
     TurnEvent,
     TurnRequest,
     TurnStarted,
 )
 
-_ANY_SAMPLING = Sampling()
 _NO_MEMORY = Memory()
 _BETWEEN_SYSTEM_MESSAGES = "\n\n"
 # Claude's temperatures end here, OpenAI's at 2, and it is the one that either takes by itself.
 _HIGHEST_TEMPERATURE = 1
 _ALL = 1
 """The `top_p` that leaves nothing out."""
-_PART_OF_A_CALL = re.compile(r"_[0-9]+\Z")
 
 # A prompt that begins with the one would take the place of Claude Code's own; one that is the other would vanish.
 _BILLING_HEADER = "x-anthropic-billing-header:"
 _BOUNDARY = "__SYSTEM_PROMPT_DYNAMIC_BOUNDARY__"
 
 
-def to_turn_request(
-    model: str,
-    messages: Sequence[ChatMessage],
-    sampling: Sampling = _ANY_SAMPLING,
-    memory: Memory = _NO_MEMORY,
-) -> TurnRequest:
+def to_turn_request(binding: Binding, messages: Sequence[ChatMessage], memory: Memory = _NO_MEMORY) -> TurnRequest:
     """Convert a conversation. Raises InvalidRequestError, with `param`, for one that Claude can't be asked with.
 
-    `memory` is what a session remembers. Messages that begin with all of it go on from there, others are added to it;
-    a system prompt takes the place of the one that it has.
+    `binding` comes without the system prompt. `memory` is what a session remembers. Messages that begin with all of it
+    go on from there, others are added to it; a system prompt takes the place of the one that it has.
     """
-    _check_tool_order(messages)
+    awaited = _calls_in(memory.messages[-1:])
+    messages = [*in_present_form(messages, awaited)]
+    answered = awaited if any(results_in_front(messages)) else ()
+    check_order(messages, answered)
     system = [_joined_text(message, index) for index, message in enumerate(messages) if _is_system(message)]
-    converted = _merged(_converted(_with_unique_calls(messages, ())))
+    converted = _merged(_converted(with_unique_ids(messages, (), answered)))
     if not _begins_with(converted, memory.messages):
-        added = _converted(_with_unique_calls(messages, _calls_in(memory.messages)))
+        if not answered:
+            refuse_open_calls(awaited, 0)
+        added = _converted(with_unique_ids(messages, _calls_in(memory.messages), answered))
         converted = _merged(chain(memory.messages, added))
     if not converted or converted[-1].role != "user":
         raise InvalidRequestError(
@@ -87,28 +96,35 @@ def to_turn_request(
             param=f"messages.[{len(messages) - 1}]",
         )
     return TurnRequest(
-        binding=Binding(model=model, system=_system_prompt(system) or memory.system, sampling=sampling),
+        binding=replace(binding, system=_system_prompt(system) or memory.system),
         history=tuple(converted[:-1]),
         prompt=converted[-1],
     )
 
 
-def find_faults_of_conversation(messages: Sequence[ChatMessage]) -> tuple[InvalidRequestError, ...]:
+def find_faults_of_conversation(
+    messages: Sequence[ChatMessage], *, is_whole: bool = True
+) -> tuple[InvalidRequestError, ...]:
     """Return why Claude can't be asked with these messages: each part and call that can't be converted, and the order.
 
-    An order that is wrong in one place is not judged beyond it, and the whole only where its pieces are right.
+    An order that is wrong in one place is not judged beyond it, and the whole only where its pieces are right. Where
+    they aren't the whole conversation, a session may have made the calls whose results stand in front.
     """
+    messages = [*in_present_form(messages, ("",))]
+    made_before = () if is_whole else tuple(result.tool_call_id for result in results_in_front(messages))
+    calls = tuple(ToolUseBlock(call, "function", {}) for call in made_before)
     checks = [check for index, message in enumerate(messages) for check in _piecewise(message, index)]
-    checks.append(partial(_check_tool_order, messages))
+    checks.append(partial(check_order, messages, made_before))
     found = tuple(fault for check in checks for fault in _faults(check))
-    return found or tuple(_faults(partial(to_turn_request, "", messages)))
+    memory = Memory(messages=(Message("assistant", calls),) if calls else ())
+    return found or tuple(_faults(partial(to_turn_request, Binding("", None), messages, memory)))
 
 
 def _piecewise(message: ChatMessage, index: int) -> Iterator[Callable[[], object]]:
     parts = message.content if isinstance(message.content, list) else ()
     yield from (partial(_part_text, number, part, index) for number, part in enumerate(parts))
-    calls = message.tool_calls or () if isinstance(message, AssistantMessage) else ()
-    yield from (partial(_tool_use, call, index, number) for number, call in enumerate(calls))
+    if isinstance(message, AssistantMessage):
+        yield from (partial(_tool_use, call, place) for call, place in calls_with_places(message, index))
 
 
 def _faults(check: Callable[[], object]) -> list[InvalidRequestError]:
@@ -149,22 +165,45 @@ def _begins_with(messages: Sequence[Message], remembered: Sequence[Message]) -> 
     return [*digests(beginning)] == [*digests(remembered)]
 
 
-def _calls_in(messages: Sequence[Message]) -> Iterator[str]:
-    return (block.id for message in messages for block in message.content if isinstance(block, ToolUseBlock))
+def _calls_in(messages: Sequence[Message]) -> tuple[str, ...]:
+    return tuple(block.id for message in messages for block in message.content if isinstance(block, ToolUseBlock))
 
 
-def to_chat_completion(completion_id: str, created: int, events: Sequence[TurnEvent]) -> ChatCompletion:
-    """Put the events of a whole turn together."""
+def to_chat_completion(
+    completion_id: str, created: int, events: Sequence[TurnEvent], style: CallStyle
+) -> ChatCompletion:
+    """Put the events of a whole turn together; `style` is how the client is told of calls."""
     started = next(event for event in events if isinstance(event, TurnStarted))
     ended = next(event for event in events if isinstance(event, TurnEnded))
-    text = "".join(event.text for event in events if isinstance(event, TextDelta))
     return ChatCompletion(
         id=completion_id,
         created=created,
         model=started.model,
-        choices=[Choice(message=AnswerMessage(content=text), finish_reason=finish_reason(ended.stop_reason))],
+        choices=[Choice(message=_answer(events, style), finish_reason=style.finish_reason(ended.stop_reason))],
         usage=CompletionUsage.of(ended.usage),
     )
+
+
+def _answer(events: Sequence[TurnEvent], style: CallStyle) -> AnswerMessage:
+    text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    calls = _calls(events, style)
+    content = text or (None if calls else "")
+    if style.is_legacy:
+        return AnswerMessage(content=content, function_call=calls[0].function if calls else None)
+    return AnswerMessage(content=content, tool_calls=calls or None)
+
+
+def _calls(events: Sequence[TurnEvent], style: CallStyle) -> list[ToolCall]:
+    calls: list[tuple[ToolUseStarted, list[str]]] = []
+    for event in events:
+        if isinstance(event, ToolUseStarted):
+            calls.append((event, []))
+        elif isinstance(event, InputJsonDelta):
+            calls[-1][1].append(event.partial_json)
+    return [
+        ToolCall(id=call.id, function=FunctionCall(name=style.own_name(call.name), arguments="".join(pieces)))
+        for call, pieces in calls
+    ]
 
 
 def _system_prompt(texts: Sequence[str]) -> str | None:
@@ -230,20 +269,20 @@ def _user(message: UserMessage, index: int) -> Message:
 
 def _assistant(message: AssistantMessage, index: int) -> Message:
     said = (*_text_blocks(message.content or "", index), *_text_blocks(message.refusal or "", index))
-    calls = (_tool_use(call, index, number) for number, call in enumerate(message.tool_calls or ()))
+    calls = (_tool_use(call, place) for call, place in calls_with_places(message, index))
     return Message("assistant", (*said, *calls))
 
 
-def _tool_use(call: ToolCall, index: int, number: int) -> ToolUseBlock:
+def _tool_use(call: ToolCall, place: str) -> ToolUseBlock:
     try:
         arguments = from_json(call.function.arguments or "{}", allow_inf_nan=False)
         json.dumps(arguments, allow_nan=False)  # 1e999 is read as infinity.
     except ValueError:
         arguments = None
     if not isinstance(arguments, dict):
-        path = f"messages.[{index}].tool_calls.[{number}].function.arguments"
-        raise InvalidRequestError("A call's arguments must be a JSON object, as a string.", param=path)
-    return ToolUseBlock(call.id, call.function.name, arguments)
+        message = "A call's arguments must be a JSON object, as a string."
+        raise InvalidRequestError(message, param=f"{place}.arguments")
+    return ToolUseBlock(call.id, native_name(call.function.name), arguments)
 
 
 def _tool(message: ToolMessage, index: int) -> Message:
@@ -255,77 +294,3 @@ _CONVERTERS: Mapping[type, Callable[[Any, int], Message]] = {
     AssistantMessage: _assistant,
     ToolMessage: _tool,
 }
-
-
-def _check_tool_order(messages: Sequence[ChatMessage]) -> None:
-    """OpenAI's rule, and Claude's: the answers to all calls follow right after the message that made them."""
-    open_calls: set[str] = set()
-    for index, message in enumerate(messages):
-        if isinstance(message, ToolMessage):
-            _close_call(open_calls, message, index)
-        else:
-            _refuse_open_calls(open_calls, index)
-            open_calls = _calls_of(message, index)
-    _refuse_open_calls(open_calls, len(messages) - 1)
-
-
-def _with_unique_calls(messages: Sequence[ChatMessage], taken: Iterable[str]) -> list[ChatMessage]:
-    """Some clients number their calls anew in each message; `taken` are the ids of calls before these messages.
-
-    Claude Code drops a call whose id it has seen, and the result of an `X_2` where there is an `X`, too: it takes it
-    for a part of that call.
-    """
-    seen = {*taken}
-    wholes = {*map(_whole, seen)}
-    renamed: dict[str, str] = {}
-    unique: list[ChatMessage] = []
-    for message in messages:
-        if isinstance(message, AssistantMessage) and message.tool_calls:
-            renamed = {}
-            for call in message.tool_calls:
-                renamed[call.id] = _unseen(call.id, seen, wholes)
-                seen.add(renamed[call.id])
-                wholes.add(_whole(renamed[call.id]))
-            calls = [call.model_copy(update={"id": renamed[call.id]}) for call in message.tool_calls]
-            unique.append(message.model_copy(update={"tool_calls": calls}))
-        elif isinstance(message, ToolMessage):
-            unique.append(message.model_copy(update={"tool_call_id": renamed[message.tool_call_id]}))
-        else:
-            unique.append(message)
-    return unique
-
-
-def _unseen(identifier: str, seen: set[str], wholes: set[str]) -> str:
-    candidates = chain([identifier], (f"{identifier}-{number}" for number in count(2)))
-    return next(each for each in candidates if not {each, _whole(each)} & seen and each not in wholes)
-
-
-def _whole(identifier: str) -> str:
-    """The call that Claude Code takes a call for a part of."""
-    return _PART_OF_A_CALL.sub("", identifier)
-
-
-def _calls_of(message: ChatMessage, index: int) -> set[str]:
-    ids = [call.id for call in message.tool_calls or ()] if isinstance(message, AssistantMessage) else []
-    if len(set(ids)) < len(ids):
-        raise InvalidRequestError("Two calls of a message have the same id.", param=f"messages.[{index}].tool_calls")
-    return set(ids)
-
-
-def _close_call(open_calls: set[str], message: ToolMessage, index: int) -> None:
-    if message.tool_call_id not in open_calls:
-        raise InvalidRequestError(
-            "messages with role 'tool' must be a response to a preceding message with 'tool_calls'.",
-            param=f"messages.[{index}].role",
-        )
-    open_calls.remove(message.tool_call_id)
-
-
-def _refuse_open_calls(open_calls: set[str], index: int) -> None:
-    if open_calls:
-        unanswered = ", ".join(sorted(open_calls))
-        raise InvalidRequestError(
-            "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
-            f"'tool_call_id'. The following tool_call_ids did not have response messages: {unanswered}",
-            param=f"messages.[{index}].role",
-        )

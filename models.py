@@ -7,7 +7,16 @@ Source: https://platform.openai.com/docs/api-reference/chat
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+)
 
 from turns import Usage
 
@@ -65,7 +74,7 @@ class FunctionCall(_Received):
 
 
 class ToolCall(_Received):
-    """A call that the assistant made earlier."""
+    """A call that the assistant made: one of its tools."""
 
     id: str
     type: Literal["function"] = "function"
@@ -93,6 +102,7 @@ class AssistantMessage(_Received):
     content: Content | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
 
 
 class ToolMessage(_Received):
@@ -103,13 +113,66 @@ class ToolMessage(_Received):
     tool_call_id: str
 
 
-ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+class FunctionMessage(_Received):
+    """What a function answered, in the form of the time before tools; it may have said nothing."""
+
+    role: Literal["function"]
+    name: str
+    content: Content | None = None
+
+
+ChatMessage = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage, Field(discriminator="role")
+]
 
 
 class StreamOptions(_Received):
     """How to stream."""
 
     include_usage: bool | None = None
+
+
+class FunctionDefinition(_Received):
+    """A function of the client's; `parameters` is a JSON Schema, without which it takes none."""
+
+    name: str = Field(min_length=1, max_length=64)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(_Received):
+    """A function as a tool: the one kind of tool that there is here."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class FunctionName(_Received):
+    """Which function."""
+
+    name: str
+
+
+class NamedToolChoice(_Received):
+    """The function that has to be called."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+def _choice_kind(value: object) -> str:
+    return "mode" if isinstance(value, str) else "named"
+
+
+ToolChoiceOption = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("mode")] | Annotated[NamedToolChoice, Tag("named")],
+    Discriminator(_choice_kind),
+]
+FunctionCallOption = Annotated[
+    Annotated[Literal["none", "auto"], Tag("mode")] | Annotated[FunctionName, Tag("named")],
+    Discriminator(_choice_kind),
+]
 
 
 def _one_or_many(value: object) -> object:
@@ -128,6 +191,11 @@ class ChatCompletionRequest(_Received):
     stop: Annotated[Annotated[list[str], Field(max_length=4)] | None, BeforeValidator(_one_or_many)] = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    tools: Annotated[list[FunctionTool], Field(min_length=1, max_length=128)] | None = None
+    tool_choice: ToolChoiceOption | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[FunctionDefinition], Field(min_length=1, max_length=128)] | None = None
+    function_call: FunctionCallOption | None = None
     session_id: str | None = None
 
     @property
@@ -154,7 +222,7 @@ class AnyParameters(BaseModel):
 
 # Answers
 
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+FinishReason = Literal["stop", "length", "tool_calls", "function_call", "content_filter"]
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "end_turn": "stop",
@@ -169,6 +237,10 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 def finish_reason(stop_reason: str) -> FinishReason:
     """Translate Claude's `stop_reason`; one that we don't know is a `stop`."""
     return _FINISH_REASONS.get(stop_reason, "stop")
+
+
+_CALLS = frozenset({"tool_calls", "function_call"})
+"""Keys of an answer that only an answer with calls has."""
 
 
 class PromptTokensDetails(Sent):
@@ -210,12 +282,19 @@ class CompletionUsage(Sent):
 
 
 class AnswerMessage(Sent):
-    """The assistant's whole message."""
+    """The assistant's whole message. Where it makes no calls it has no keys for them."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: str | None = None
     annotations: list[Any] = []
+    tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_calls_that_are_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if value is not None or name not in _CALLS}
 
 
 class Choice(Sent):

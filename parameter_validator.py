@@ -28,7 +28,6 @@ class Parameter:
 
 _NO_PENALTIES = Parameter("ignored", reason="Claude's sampling has no penalties or biases.")
 _NO_STORE = Parameter("ignored", reason="This server keeps no completions.")
-_NO_TOOLS = "This server passes no functions of a client's on to Claude."
 _NO_LOGPROBS = "Claude tells no probabilities."
 _TEXT_ONLY = "Claude answers with text."
 _OWN_CACHE = Parameter("ignored", reason="Claude Code caches prompts by itself.")
@@ -46,11 +45,15 @@ PARAMETERS: Mapping[str, Parameter] = {
     "stop": Parameter("mapped", "stop_sequences, less blank ones"),
     "temperature": Parameter("mapped", "temperature, at most 1"),
     "top_p": Parameter("supported"),
+    "tools": Parameter("supported"),
+    "tool_choice": Parameter("mapped", "tool_choice"),
+    "parallel_tool_calls": Parameter("mapped", "tool_choice.disable_parallel_tool_use"),
+    "functions": Parameter("mapped", "tools, of which one is called at a time"),
+    "function_call": Parameter("mapped", "tool_choice"),
     "frequency_penalty": _NO_PENALTIES,
     "logit_bias": _NO_PENALTIES,
     "metadata": _NO_STORE,
     "moderation": Parameter("ignored", reason="This server runs no moderation of its own."),
-    "parallel_tool_calls": Parameter("ignored", reason=_NO_TOOLS),
     "presence_penalty": _NO_PENALTIES,
     "prompt_cache_key": _OWN_CACHE,
     "prompt_cache_options": _OWN_CACHE,
@@ -63,8 +66,6 @@ PARAMETERS: Mapping[str, Parameter] = {
     "user": _NO_END_USERS,
     "verbosity": Parameter("ignored", reason="Claude has no such setting."),
     "audio": Parameter("refused", reason=_TEXT_ONLY),
-    "function_call": Parameter("refused", reason=_NO_TOOLS, harmless=("none", "auto")),
-    "functions": Parameter("refused", reason=_NO_TOOLS),
     "logprobs": Parameter("refused", reason=_NO_LOGPROBS, harmless=(False,)),
     "modalities": Parameter("refused", reason=_TEXT_ONLY, harmless=(["text"],)),
     "n": Parameter("refused", reason="A turn has one answer.", harmless=(1,)),
@@ -72,8 +73,6 @@ PARAMETERS: Mapping[str, Parameter] = {
     "response_format": Parameter(
         "refused", reason="This server can't hold Claude to a format.", harmless=({"type": "text"},)
     ),
-    "tool_choice": Parameter("refused", reason=_NO_TOOLS, harmless=("none", "auto")),
-    "tools": Parameter("refused", reason=_NO_TOOLS),
     "top_logprobs": Parameter("refused", reason=_NO_LOGPROBS),
     "web_search_options": Parameter("refused", reason="This server doesn't let Claude search the web."),
 }

@@ -7,7 +7,7 @@ that waits started (spare), a new one (spawned). A process serves one turn at a 
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -17,11 +17,11 @@ import psutil
 from anyio.abc import TaskGroup
 
 from claude_process import ClaudeProcess
-from conversation import digests
+from conversation import Digest, digests
 from errors import ClaudeCodeError, ClaudeCodeUnavailableError
 from spare_processes import SpareProcesses
 from turn_queue import TurnQueue
-from turns import Inspection, LaunchProfile, Origin, TurnRequest
+from turns import Binding, Inspection, LaunchProfile, Origin, TurnRequest
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,17 @@ class _Parked:
     lease: Lease
     since: float
 
+    def usable_of(self, binding: Binding, wanted: Sequence[Digest]) -> int:
+        """Return how many messages of a request it holds; none where another request's results are waited for."""
+        process = self.lease.process
+        shared = process.shared_with(binding, wanted)
+        return shared if shared == len(process.conversation) or not process.waits_for_results else 0
+
     @property
     def is_short(self) -> bool:
-        return len(self.lease.process.conversation) <= _EXCHANGE
+        """Whether little is lost with it: what waits for results lives on here and nowhere else."""
+        process = self.lease.process
+        return len(process.conversation) <= _EXCHANGE and not process.waits_for_results
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class ProcessPool:
         self._limits, self._tasks, self._clock, self._on_untold_cost = limits, tasks, clock, on_untold_cost
         self._open = True
         self._reuse = False
-        self._processes: set[ClaudeProcess] = set()
+        self._processes: dict[ClaudeProcess, str | None] = {}  # With their owners.
         self._starting = self._ending = 0
         self._gone = anyio.Event()
         self._parked: list[_Parked] = []  # Least recently used first.
@@ -208,6 +216,8 @@ class ProcessPool:
         return True
 
     async def _prepare(self, lease: Lease, request: TurnRequest) -> None:
+        if lease.process in self._processes:
+            self._processes[lease.process] = lease.owner
         with ExitStack() as undo:
             undo.callback(self._retire, lease.process)
             await lease.process.prepare(request)
@@ -216,10 +226,7 @@ class ProcessPool:
     def _take_adoptable(self, request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:
         """Take the process that holds the most of the request's conversation, its prompt included."""
         wanted = [*digests([*request.history, request.prompt])]
-        shared = {
-            parked: parked.lease.process.shared_with(request.binding, wanted)
-            for parked in self._parked_of(owner, profile)
-        }
+        shared = {parked: parked.usable_of(request.binding, wanted) for parked in self._parked_of(owner, profile)}
         best = max(shared, key=lambda parked: (shared[parked], parked.since), default=None)
         return self._unparked(best, "adopted") if best and shared[best] else None
 
@@ -232,7 +239,7 @@ class ProcessPool:
         over = [each for each in fitting if self._is_over(each)]
         short = [each for each in fitting if each.is_short]
         surplus = short[: max(0, len(short) + 1 - _SHORT_ONES_TO_KEEP)]
-        candidates = over[-1:] or surplus[-1:] or (fitting if self._is_full else [])
+        candidates = over[-1:] or surplus[-1:] or (_dispensable_first(fitting) if self._is_full else [])
         return self._unparked(candidates[0], "recycled") if candidates else None
 
     def _take_spare(self, _request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:
@@ -249,13 +256,12 @@ class ProcessPool:
 
     def _retire_dead(self) -> None:
         for dead in [parked for parked in self._parked if not parked.lease.process.alive]:
-            self._parked.remove(dead)
-            self._retire(dead.lease.process)
+            self._end_parked(dead)
 
     # Giving back
 
     def _take_back(self, lease: Lease) -> None:
-        if lease.process.settled:
+        if lease.process.settled or lease.process.waits_for_results:
             self._return(lease)
         else:
             self._tasks.start_soon(self._settle, lease)
@@ -297,16 +303,24 @@ class ProcessPool:
 
     def _make_room(self) -> None:
         while self._is_full and self._parked:
-            self._retire(self._parked.pop(0).lease.process)
+            self._end_parked(_dispensable_first(self._parked)[0])
+
+    def _end_parked(self, parked: _Parked) -> None:
+        self._parked.remove(parked)
+        self._retire(parked.lease.process)
 
     def sweep(self) -> None:
-        """Replace the dead, and end processes whose conversation is over, but for as many as there are spares."""
+        """Replace the dead, and end processes whose conversation is over, but for as many as there are spares.
+
+        Of those whose client never came back with the results none is kept.
+        """
         self._retire_dead()
         self.spares.replace_dead()
         over = [parked for parked in self._parked if self._is_over(parked)]
-        for parked in over[: -self._limits.spares or None]:
-            self._parked.remove(parked)
-            self._retire(parked.lease.process)
+        waiting = [parked for parked in over if parked.lease.process.waits_for_results]
+        idle = [parked for parked in over if parked not in waiting]
+        for parked in [*waiting, *idle[: -self._limits.spares or None]]:
+            self._end_parked(parked)
 
     async def _sweep_again_and_again(self) -> None:
         while True:
@@ -332,7 +346,7 @@ class ProcessPool:
         if not self._open:  # closed in the meantime
             await process.close()
             raise ClaudeCodeUnavailableError(_CLOSING)
-        self._processes.add(process)
+        self._processes[process] = None
         return process
 
     async def _until_there_is_room(self) -> None:
@@ -344,22 +358,42 @@ class ProcessPool:
     def _retire(self, process: ClaudeProcess) -> None:
         """End a process in the background: nobody waits for it, but who would start one too many."""
         if process in self._processes:
-            self._processes.remove(process)
             self._ending += 1
-            self._tasks.start_soon(self._see_off, process)
+            self._tasks.start_soon(self._see_off, process, self._processes.pop(process))
 
-    async def _see_off(self, process: ClaudeProcess) -> None:
-        await _end(process)
+    async def _see_off(self, process: ClaudeProcess, owner: str | None) -> None:
+        try:
+            if owner is not None:
+                await self._let_tell_cost(process, owner)
+        finally:
+            await _end(process)
         self._ending -= 1
         self._gone.set()
         self._gone = anyio.Event()
+
+    async def _let_tell_cost(self, process: ClaudeProcess, owner: str) -> None:
+        """Book what a turn has cost that waits for results: it tells at its end."""
+        if process.waits_for_results and process.alive:
+            try:
+                with anyio.fail_after(_SETTLE_SECONDS):
+                    await process.settle()
+            except Exception as error:  # noqa: BLE001 - the process's edge: it ends in any case
+                logger.info("Process %d didn't tell what its turn has cost: %r", process.pid, error)
+        if cost := process.take_untold_cost():
+            await self._on_untold_cost(owner, cost)
 
     async def _close(self) -> None:
         self._open = False
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as closing:
                 while self._processes:
-                    closing.start_soon(_end, self._processes.pop())
+                    self._ending += 1
+                    closing.start_soon(self._see_off, *self._processes.popitem())
+
+
+def _dispensable_first(parked: Sequence[_Parked]) -> list[_Parked]:
+    """Put those whose conversation can go on elsewhere as well as here in front, each kind in its order."""
+    return sorted(parked, key=lambda each: each.lease.process.waits_for_results)
 
 
 async def _end(process: ClaudeProcess) -> None:

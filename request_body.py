@@ -18,9 +18,12 @@ _LONGEST_QUOTE = 64
 _LENGTHS: Mapping[str, tuple[str, str]] = {
     "too_short": ("empty_array", "empty array"),
     "too_long": ("array_above_max_length", "array too long"),
+    "string_too_long": ("string_above_max_length", "string too long"),
 }
 _BOUNDS: Mapping[str, str] = {"greater_than_equal": "below_min_value", "less_than_equal": "above_max_value"}
 _DECIMALS = frozenset({"temperature", "top_p"})
+# Of these OpenAI writes `tools[0].function`, not `tools.[0].function`.
+_FUNCTION_LISTS = frozenset({"tools", "functions"})
 
 
 async def read_body(stream: AsyncIterable[bytes], limit: int) -> bytes:
@@ -121,11 +124,16 @@ def _explain(row: ErrorDetails) -> InvalidRequestError:
         return InvalidRequestError(
             f"Invalid '{param}': {row['msg']}.", param=param, code=f"{number}_{_BOUNDS[row['type']]}"
         )
-    return InvalidRequestError(f"Invalid value for '{param}': {row['msg']}.", param=param, code="invalid_type")
+    code = "invalid_value" if row["type"] == "literal_error" else "invalid_type"
+    return InvalidRequestError(f"Invalid value for '{param}': {row['msg']}.", param=param, code=code)
 
 
 def _param(location: tuple[int | str, ...]) -> str:
     """Write a pydantic location as OpenAI does, less the names of the union branches that pydantic went through."""
+    field = location[0]
+    if field in _FUNCTION_LISTS and len(location) > 1:
+        return ".".join([f"{field}[{location[1]}]", *map(str, location[2:])])
     branches = _BRANCHES.get(location[_FIELD_OF_MESSAGE - 1 : _FIELD_OF_MESSAGE], _BRANCHES[()])
-    steps = [step for place, step in enumerate(location) if location[0] != "messages" or place not in branches]
+    dropped = {"messages": branches, "tool_choice": {1}, "function_call": {1}}.get(str(field), ())
+    steps = [step for place, step in enumerate(location) if place not in dropped]
     return ".".join(f"[{step}]" if isinstance(step, int) else step for step in steps)

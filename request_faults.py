@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from errors import InvalidRequestError
+from function_calling import find_faults_of_functions
 from message_adapter import find_faults_of_conversation
 from models import EXAMPLE_REQUEST, ChatCompletionRequest, FaultDetail
 from parameter_validator import find_refusals, shown_name
@@ -38,7 +39,12 @@ def examine(body: Mapping[str, Any]) -> Examination:
     sound = parse_chat_completion(
         {**EXAMPLE_REQUEST, **{name: value for name, value in body.items() if name not in faulty}}
     )
-    others = (*of_shape, *_faults_of_session(sound), *find_faults_of_conversation(sound.messages))
+    others = (
+        *of_shape,
+        *_faults_of_session(sound),
+        *find_faults_of_functions(sound),
+        *find_faults_of_conversation(sound.messages, is_whole=sound.session_id is None),
+    )
     messages = {fault.param: fault.message for fault in reversed(refusals)}
     messages = {**{_top_level(fault): fault.message for fault in reversed(others)}, **messages}
     refused = {name: messages[shown_name(name)] for name in body if shown_name(name) in messages}
@@ -46,7 +52,7 @@ def examine(body: Mapping[str, Any]) -> Examination:
 
 
 def _top_level(fault: InvalidRequestError) -> str | None:
-    return fault.param.split(".")[0] if fault.param else None
+    return fault.param.partition(".")[0].partition("[")[0] if fault.param else None
 
 
 def _faults_of_session(body: ChatCompletionRequest) -> tuple[InvalidRequestError, ...]:

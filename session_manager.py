@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from errors import InvalidRequestError, NotFoundError, StoreUnavailableError, TooManySessionsError
 from stores import Session, SessionInfo, SessionLock, SessionStore
-from turns import Memory, Message, TextBlock, TurnEnded, TurnRequest, Usage
+from turns import Memory, TurnEnded, TurnRequest, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -130,14 +130,14 @@ class OpenSession:
                 code="session_too_long",
             )
 
-    async def commit(self, request: TurnRequest, answer: str, ended: TurnEnded) -> None:
-        """Remember a turn that ended well, and its answer's text.
+    async def commit(self, request: TurnRequest, ended: TurnEnded) -> None:
+        """Remember a turn that ended well, and its answer.
 
         Raises SessionLostError where the session was deleted meanwhile, TooManySessionsError where there is no room.
         """
         now = self._clock()
         # Claude takes no blank message, neither now nor as a part of a history.
-        said = (Message("assistant", (TextBlock(answer),)),) if answer.strip() else ()
+        said = (ended.answer,) if ended.answer.content else ()
         messages = (*request.history, request.prompt, *said)
         info = replace(
             self.info,

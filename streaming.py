@@ -1,23 +1,26 @@
 """Pure: a turn's events become OpenAI chunks, in the one order that clients accept, and chunks become SSE data.
 
-The order is a table: role → content* → finish → usage? → [DONE]. A step that it doesn't have raises StreamOrderError:
-better a failed request than a stream that a client takes for something else.
+The order is a table: role → (content | call → arguments*)* → finish → usage? → [DONE]. A step that it doesn't have
+raises StreamOrderError: better a failed request than a stream that a client takes for something else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Literal
 
-from models import ChatCompletionChunk, ChunkChoice, CompletionUsage, finish_reason
-from turns import TextDelta, TurnEnded, TurnEvent, TurnStarted
+from function_calling import CallStyle
+from models import ChatCompletionChunk, ChunkChoice, CompletionUsage
+from turns import InputJsonDelta, TextDelta, ToolUseStarted, TurnEnded, TurnEvent, TurnStarted
 
 DONE = "[DONE]"
 
-_Step = Literal["start", "role", "content", "finish", "usage", "done"]
+_Step = Literal["start", "role", "content", "call", "arguments", "finish", "usage", "done"]
 
 _NEXT: Mapping[_Step, frozenset[_Step]] = {
     "start": frozenset({"role"}),
-    "role": frozenset({"content", "finish"}),
-    "content": frozenset({"content", "finish"}),
+    "role": frozenset({"content", "call", "finish"}),
+    "content": frozenset({"content", "call", "finish"}),
+    "call": frozenset({"content", "call", "arguments", "finish"}),
+    "arguments": frozenset({"content", "call", "arguments", "finish"}),
     "finish": frozenset({"usage", "done"}),
     "usage": frozenset({"done"}),
     "done": frozenset(),
@@ -35,9 +38,10 @@ class ChunkEncoder:
     the first event names.
     """
 
-    def __init__(self, completion_id: str, created: int, *, include_usage: bool) -> None:
-        """Begin a stream; `include_usage` is OpenAI's `stream_options.include_usage`."""
+    def __init__(self, completion_id: str, created: int, style: CallStyle, *, include_usage: bool) -> None:
+        """Begin a stream; `style` is how to tell of calls, `include_usage` OpenAI's `stream_options.include_usage`."""
         self._id, self._created, self._model = completion_id, created, ""
+        self._style, self._calls = style, 0
         self._without = None if include_usage else {"usage"}
         self._step: _Step = "start"
 
@@ -64,8 +68,22 @@ class ChunkEncoder:
     def _text(self, event: TextDelta) -> Iterator[str]:
         yield self._chunk("content", ChunkChoice(delta={"content": event.text}))
 
+    def _called(self, event: ToolUseStarted) -> Iterator[str]:
+        self._calls += 1
+        function = {"name": self._style.own_name(event.name), "arguments": ""}
+        yield self._chunk("call", self._call_delta(function, {"id": event.id, "type": "function"}))
+
+    def _argued(self, event: InputJsonDelta) -> Iterator[str]:
+        yield self._chunk("arguments", self._call_delta({"arguments": event.partial_json}, {}))
+
+    def _call_delta(self, function: Mapping[str, str], news: Mapping[str, str]) -> ChunkChoice:
+        if self._style.is_legacy:
+            return ChunkChoice(delta={"function_call": function})
+        return ChunkChoice(delta={"tool_calls": [{"index": self._calls - 1, **news, "function": function}]})
+
     def _ended(self, event: TurnEnded) -> Iterator[str]:
-        yield self._chunk("finish", ChunkChoice(delta={}, finish_reason=finish_reason(event.stop_reason)))
+        reason = self._style.finish_reason(event.stop_reason)
+        yield self._chunk("finish", ChunkChoice(delta={}, finish_reason=reason))
         if not self._without:
             yield self._chunk("usage", usage=CompletionUsage.of(event.usage))
         self._advance("done")
@@ -74,5 +92,7 @@ class ChunkEncoder:
     _encoders: ClassVar[Mapping[type, Callable[..., Iterator[str]]]] = {
         TurnStarted: _started,
         TextDelta: _text,
+        ToolUseStarted: _called,
+        InputJsonDelta: _argued,
         TurnEnded: _ended,
     }

@@ -3,6 +3,7 @@
 With claude_process.py the only module that imports the SDK, of which it takes the types of messages.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,15 +12,29 @@ from typing import Any
 from claude_agent_sdk import AssistantMessage, ResultMessage, StreamEvent
 from claude_agent_sdk import Message as SdkMessage
 from claude_agent_sdk import TextBlock as SdkTextBlock
+from claude_agent_sdk import ToolUseBlock as SdkToolUseBlock
+from pydantic_core import from_json
 
 from errors import ApiError, ClaudeCodeError, ClaudeLoginError, ContextLengthExceededError, from_upstream
-from turns import TextDelta, TurnEnded, TurnEvent, TurnStarted, Usage
+from turns import (
+    InputJsonDelta,
+    Message,
+    TextBlock,
+    TextDelta,
+    ToolUseBlock,
+    ToolUseStarted,
+    TurnEnded,
+    TurnEvent,
+    TurnStarted,
+    Usage,
+)
 
 logger = logging.getLogger(__name__)
 
 # After these the CLI prompts the model again by itself, in words of its own; there is no setting against it.
-# `tool_use` is one of them as long as no tools are offered: a call of something else would be argued with.
-_STOPS_THAT_THE_CLI_CONTINUES = frozenset({"max_tokens", "model_context_window_exceeded", "tool_use"})
+# So it does after a call of what isn't the client's, or can't be read: it would argue with it.
+_CUT_SHORT = frozenset({"max_tokens", "model_context_window_exceeded"})
+_STOPS_THAT_THE_CLI_CONTINUES = _CUT_SHORT | {"tool_use"}
 
 _TOO_LONG_FOR_THE_CLI = "blocking_limit"
 _TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
@@ -27,21 +42,52 @@ _FIRST_SERVER_ERROR = 500
 
 
 @dataclass
+class _Call:
+    """A call as it is written."""
+
+    id: str
+    name: str
+    arguments: str = ""
+
+    @property
+    def input(self) -> dict[str, Any] | None:
+        """The arguments; None where they are no JSON object, or not complete."""
+        try:
+            arguments = from_json(self.arguments, allow_inf_nan=False)
+        except ValueError:
+            return None
+        return arguments if isinstance(arguments, dict) else None
+
+
+@dataclass
 class TurnState:
     """What a turn has shown so far. `cost_usd` is to be set before its result is taken."""
 
     model: str
+    functions: frozenset[str] = frozenset()
+    """The names of the client's."""
     texts: list[str] = field(default_factory=list)
+    calls: list[_Call] = field(default_factory=list)
     cost_usd: float | None = None
     started: bool = False
     login_failed: bool = False
+    waits_for_results: bool = False
     continues_by_itself: bool = False
     usage: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def text(self) -> str:
-        """The answer's text up to now."""
-        return "".join(self.texts)
+    def answer(self) -> Message:
+        """The answer up to now, as a conversation has it."""
+        text = "".join(self.texts)
+        texts = (TextBlock(text),) if text.strip() else ()
+        calls = ((call, call.input) for call in self.calls)
+        whole = (ToolUseBlock(call.id, call.name, arguments) for call, arguments in calls if arguments is not None)
+        return Message("assistant", (*texts, *whole))
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether Claude Code's conversation has all of the answer: it drops blank blocks, which the client has got."""
+        return bool(self.texts or self.calls) and all(text.strip() for text in self.texts)
 
 
 _Events = Iterator[TurnEvent]
@@ -81,9 +127,16 @@ def _started(state: TurnState, model: str, session_id: str | None) -> TurnStarte
 
 
 def _on_content_block_start(state: TurnState, message: StreamEvent) -> _Events:
-    if message.event["content_block"]["type"] == "text":
+    block = message.event["content_block"]
+    if block["type"] == "text":
         state.texts.append("")
-    return iter(())
+    if block["type"] == "tool_use":
+        yield _called(state, block["id"], block["name"])
+
+
+def _called(state: TurnState, identifier: str, name: str) -> ToolUseStarted:
+    state.calls.append(_Call(identifier, name))
+    return ToolUseStarted(identifier, name)
 
 
 def _on_content_block_delta(state: TurnState, message: StreamEvent) -> _Events:
@@ -91,18 +144,39 @@ def _on_content_block_delta(state: TurnState, message: StreamEvent) -> _Events:
     if delta["type"] == "text_delta":
         state.texts[-1] += delta["text"]
         yield TextDelta(delta["text"])
+    # An empty one comes in front of others, and alone where there are no arguments.
+    if delta["type"] == "input_json_delta" and delta["partial_json"]:
+        yield _argued(state, delta["partial_json"])
+
+
+def _argued(state: TurnState, partial_json: str) -> InputJsonDelta:
+    state.calls[-1].arguments += partial_json
+    return InputJsonDelta(partial_json)
+
+
+def _on_content_block_stop(state: TurnState, _message: StreamEvent) -> _Events:
+    if state.calls and not state.calls[-1].arguments:
+        yield _argued(state, "{}")
 
 
 def _on_message_delta(state: TurnState, message: StreamEvent) -> _Events:
-    """End the turn here where the CLI would go on by itself: its next request must not be made."""
-    stop_reason = message.event["delta"].get("stop_reason")
     state.usage |= message.event.get("usage") or {}
+    return _stopped(state, message.event["delta"].get("stop_reason"))
+
+
+def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
+    """End the turn where it waits for results, or where the CLI would go on by itself: it must not ask the model."""
     if stop_reason is None:
         return
-    is_blank = stop_reason != "refusal" and not state.text.strip()
-    if stop_reason in _STOPS_THAT_THE_CLI_CONTINUES or is_blank:
-        state.continues_by_itself = True
-        yield TurnEnded(stop_reason, _usage(state.usage), cost_usd=None)
+    if state.calls and stop_reason not in (*_CUT_SHORT, "refusal"):
+        # Whatever the API calls it: it is for its calls that Claude Code acts.
+        stop_reason = "tool_use"
+        state.waits_for_results = all(call.name in state.functions and call.input is not None for call in state.calls)
+    is_blank = stop_reason != "refusal" and not state.answer.content
+    goes_on = is_blank or stop_reason in _STOPS_THAT_THE_CLI_CONTINUES
+    state.continues_by_itself = goes_on and not state.waits_for_results
+    if goes_on:
+        yield TurnEnded(stop_reason, _usage(state.usage), cost_usd=None, answer=state.answer)
 
 
 def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:
@@ -111,24 +185,34 @@ def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:
     if state.started or message.error:
         return
     yield _started(state, message.model, message.session_id)
+    state.usage |= message.usage or {}
     for block in message.content:
-        if isinstance(block, SdkTextBlock):
-            yield TextDelta(block.text)
+        yield from _whole_block(state, block)
+    yield from _stopped(state, message.stop_reason)
+
+
+def _whole_block(state: TurnState, block: object) -> _Events:
+    if isinstance(block, SdkTextBlock):
+        state.texts.append(block.text)
+        yield TextDelta(block.text)
+    if isinstance(block, SdkToolUseBlock):
+        yield _called(state, block.id, block.name)
+        yield _argued(state, json.dumps(block.input, ensure_ascii=False))
 
 
 def _on_result(state: TurnState, message: ResultMessage) -> _Events:
     stop_reason = message.stop_reason or "end_turn"
     if message.is_error and stop_reason != "refusal":
         raise _failure(state, message)
-    # A refused turn's result counts nothing; its stream did.
-    usage = state.usage if stop_reason == "refusal" else message.usage or {}
-    yield TurnEnded(stop_reason, _usage(usage), state.cost_usd)
+    # The result counts all of a turn that has waited for results, and nothing of one that was refused.
+    yield TurnEnded(stop_reason, _usage(state.usage or message.usage or {}), state.cost_usd, state.answer)
 
 
 _STREAM_HANDLERS: Mapping[str, Callable[[TurnState, StreamEvent], _Events]] = {
     "message_start": _on_message_start,
     "content_block_start": _on_content_block_start,
     "content_block_delta": _on_content_block_delta,
+    "content_block_stop": _on_content_block_stop,
     "message_delta": _on_message_delta,
 }
 _HANDLERS: Mapping[type, Callable[[TurnState, Any], _Events]] = {

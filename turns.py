@@ -59,15 +59,38 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Tool:
+    """A function of the client's. `definition` is its JSON, as the Messages API takes it."""
+
+    name: str
+    definition: str
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """Whether and what the model has to call, in the Messages API's terms; `name` is for `tool`."""
+
+    type: Literal["auto", "any", "none", "tool"]
+    name: str | None = None
+    disable_parallel_tool_use: bool = False
+
+
+@dataclass(frozen=True)
 class Binding:
     """What a process takes on at run time for a turn. A rebinding sets every field."""
 
     model: str
     system: str | None
     sampling: Sampling = Sampling()
+    tools: tuple[Tool, ...] = ()
+    """In the client's order."""
+    tool_choice: ToolChoice | None = None
 
     def can_follow(self, earlier: "Binding") -> bool:
-        """Whether a conversation under `earlier` may go on under this one without the model being told of a change."""
+        """Whether a conversation under `earlier` may go on under this one without the model being told of a change.
+
+        Other tools are no change that it is told of: it sees the ones that are.
+        """
         return (self.model, self.system) == (earlier.model, earlier.system)
 
 
@@ -143,16 +166,38 @@ class TextDelta:
 
 
 @dataclass(frozen=True)
+class ToolUseStarted:
+    """The model begins to call a tool; the arguments follow."""
+
+    id: str
+    name: str
+    type: Literal["tool_use_started"] = "tool_use_started"
+
+
+@dataclass(frozen=True)
+class InputJsonDelta:
+    """The next piece of the arguments of the call that started last, as the model wrote it. Together they are JSON."""
+
+    partial_json: str
+    type: Literal["input_json_delta"] = "input_json_delta"
+
+
+@dataclass(frozen=True)
 class TurnEnded:
-    """The model has stopped. `cost_usd` is None where Claude Code didn't live to tell it."""
+    """The model has stopped; at `tool_use` it waits for results.
+
+    `answer` is what a conversation has of it: without calls that were cut short, and empty where it said nothing.
+    `cost_usd` is None where Claude Code hasn't told it: that of a turn that waits comes with its last answer.
+    """
 
     stop_reason: str
     usage: Usage
     cost_usd: float | None
+    answer: Message
     type: Literal["turn_ended"] = "turn_ended"
 
 
-TurnEvent = TurnStarted | TextDelta | TurnEnded
+TurnEvent = TurnStarted | TextDelta | ToolUseStarted | InputJsonDelta | TurnEnded
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,29 @@ See test_cli_contract.py.
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from claude_cli import ClaudeCli, ClientTool, Frame, Lab, contents, conversation, is_result, text, user
+from claude_cli import (
+    API_KEY,
+    OAUTH_TOKEN,
+    ClaudeCli,
+    ClientTool,
+    Frame,
+    Lab,
+    assistant,
+    contents,
+    conversation,
+    is_result,
+    text,
+    user,
+)
 from demo_upstream import Reply, ToolCall
 
-WEATHER_CALL = Reply(text="Let me look.", tool_calls=[ToolCall("mcp__client__weather", {"city": "Paris"})])
+WEATHER_CALL = Reply(text="Let me look.", tool_calls=[ToolCall("weather", {"city": "Paris"})])
 ALLOWED = ("--allowed-tools", "mcp__client")
 
 
@@ -45,16 +59,16 @@ def tool_names(body: Frame) -> list[str]:
 def own_definition(name: str) -> Frame:
     """A definition in the Messages API's terms, with what MCP doesn't know."""
     schema = {"type": "object", "properties": {"x": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "string"}}}
-    return {"name": f"mcp__client__{name}", "description": "Ours.", "input_schema": schema, "strict": True}
+    return {"name": name, "description": "Ours.", "input_schema": schema, "strict": True}
 
 
 @pytest.mark.asyncio
 async def test_the_model_sees_the_clients_functions(lab: Lab) -> None:
-    """An in-process MCP server's tools are the only ones, schema unchanged, names mapped to [A-Za-z0-9_-], sorted."""
+    """An in-process MCP server's tools are the only ones, names and schemas unchanged, sorted."""
     async with lab.bound() as cli:
         await cli.set_tools("client", ClientTool("weather"), ClientTool("get time.now"))
         await cli.turn("Hello")
-    assert tool_names(lab.bodies[0]) == ["mcp__client__get_time_now", "mcp__client__weather"]
+    assert tool_names(lab.bodies[0]) == ["get time.now", "weather"]
     assert lab.bodies[0]["tools"][1]["input_schema"] == ClientTool("weather").definition["inputSchema"]
     assert lab.bodies[0]["tools"][1]["description"] == ClientTool("weather").definition["description"]
 
@@ -68,7 +82,7 @@ async def test_a_new_server_name_replaces_the_tools(lab: Lab, model: str, *, bar
         await cli.turn("One")
         await cli.set_tools("second", ClientTool("news"))
         await cli.turn("Two")
-    assert tool_names(lab.bodies[-1]) == ["mcp__second__news"]
+    assert tool_names(lab.bodies[-1]) == ["news"]
     assert "weather" not in str(lab.bodies[-1])
 
 
@@ -80,7 +94,7 @@ async def test_the_same_server_name_keeps_the_tools(lab: Lab) -> None:
         await cli.turn("One")
         await cli.set_tools("same", ClientTool("news"))
         await cli.turn("Two")
-    assert "mcp__same__weather" in tool_names(lab.bodies[-1])
+    assert "weather" in tool_names(lab.bodies[-1])
 
 
 @pytest.mark.asyncio
@@ -92,7 +106,7 @@ async def test_a_server_name_used_again_brings_its_old_tools_back(lab: Lab) -> N
         await cli.control("mcp_set_servers", servers={})
         await cli.set_tools("same", ClientTool("news"))
         await cli.turn("Two")
-    assert sorted(tool_names(lab.bodies[-1])) == ["mcp__same__news", "mcp__same__weather"]
+    assert sorted(tool_names(lab.bodies[-1])) == ["news", "weather"]
 
 
 @pytest.mark.asyncio
@@ -103,7 +117,7 @@ async def test_no_servers_mean_no_tools(lab: Lab) -> None:
         await cli.turn("One")
         await cli.control("mcp_set_servers", servers={})
         await cli.turn("Two")
-    assert [tool_names(body) for body in lab.bodies] == [["mcp__client__weather"], []]
+    assert [tool_names(body) for body in lab.bodies] == [["weather"], []]
 
 
 @pytest.mark.asyncio
@@ -138,7 +152,7 @@ async def test_tool_calls_stream(lab: Lab) -> None:
         turn = await cli.turn("Weather in Paris?")
     events = [frame["event"] for frame in turn.of_type("stream_event")]
     starts = [event["content_block"] for event in events if event["type"] == "content_block_start"]
-    assert [block["name"] for block in starts if block["type"] == "tool_use"] == ["mcp__client__weather"]
+    assert [block["name"] for block in starts if block["type"] == "tool_use"] == ["weather"]
     deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
     arguments = [delta["partial_json"] for delta in deltas if delta["type"] == "input_json_delta"]
     assert len(arguments) > 1
@@ -164,7 +178,7 @@ async def test_tools_not_allowed_are_denied(lab: Lab) -> None:
     async with lab.bound() as cli:
         await cli.set_tools("client", ClientTool("weather"))
         turn = await cli.turn("Weather in Paris?")
-    assert [denial["tool_name"] for denial in turn.result["permission_denials"]] == ["mcp__client__weather"]
+    assert [denial["tool_name"] for denial in turn.result["permission_denials"]] == ["weather"]
     assert contents(lab.bodies[1]["messages"][-1])[0]["is_error"] is True
 
 
@@ -184,7 +198,7 @@ async def test_turns_with_tool_calls_can_be_rewound(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_a_call_names_its_tool_use(lab: Lab) -> None:
     """A `tools/call` carries the id of its `tool_use` block, so calls that are alike can be told apart."""
-    calls = [ToolCall("mcp__client__weather", {"city": "Paris"})] * 2
+    calls = [ToolCall("weather", {"city": "Paris"})] * 2
     scripted(lab, Reply(text="Let me look.", tool_calls=calls))
     async with lab.bound(*ALLOWED) as cli:
         await cli.set_tools("client", ClientTool("weather"))
@@ -197,7 +211,7 @@ async def test_a_call_names_its_tool_use(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_read_only_functions_are_called_at_once(lab: Lab) -> None:
     """With the hint that they only read, calls of one answer don't wait for each other, as they do without."""
-    calls = [ToolCall(f"mcp__client__{name}", {"city": "Paris"}) for name in ("one", "two")]
+    calls = [ToolCall(name, {"city": "Paris"}) for name in ("one", "two")]
     scripted(lab, Reply(text="Let me look.", tool_calls=calls))
     second_called = asyncio.Event()
 
@@ -220,7 +234,7 @@ async def test_read_only_functions_are_called_at_once(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_an_extra_body_says_which_tools_in_which_order(lab: Lab) -> None:
     """Its `tools` take the place of the CLI's list, which is sorted, and its calls reach the functions all the same."""
-    scripted(lab, Reply(text="Let me look.", tool_calls=[ToolCall("mcp__client__zeta", {"x": "y"})]))
+    scripted(lab, Reply(text="Let me look.", tool_calls=[ToolCall("zeta", {"x": "y"})]))
     definitions = [own_definition(name) for name in ("zeta", "alpha")]
     async with lab.bound(*ALLOWED) as cli:
         await cli.set_settings(env={"CLAUDE_CODE_EXTRA_BODY": json.dumps({"tools": definitions})})
@@ -254,8 +268,8 @@ async def test_a_choice_of_tools_is_changed_while_a_call_waits(lab: Lab) -> None
         ({"content": [text("a"), text("b")]}, [text("a"), text("b")], None),
         ({"content": [text("boom")], "isError": True}, "boom", True),
         # The danger: words of the CLI's own stand where the function said nothing.
-        ({"content": []}, "(mcp__client__weather completed with no output)", None),
-        ({"content": [text("")]}, "(mcp__client__weather completed with no output)", None),
+        ({"content": []}, "(weather completed with no output)", None),
+        ({"content": [text("")]}, "(weather completed with no output)", None),
     ],
 )
 async def test_what_becomes_of_a_result(lab: Lab, result: Frame, seen: Any, *, is_error: bool | None) -> None:
@@ -290,18 +304,19 @@ async def test_a_large_result_is_kept_from_the_model(lab: Lab, tmp_path: Path) -
 
 @pytest.mark.asyncio
 async def test_functions_may_keep_their_own_names(lab: Lab) -> None:
-    """With CLAUDE_AGENT_SDK_MCP_NO_PREFIX the model sees the client's names, be they those of the CLI's own tools.
+    """The model sees the client's names, be they like those of the CLI's own tools, or of an MCP server's.
 
     They are allowed by the name of their server all the same.
     """
-    names = ["get.weather", "get_weather", "Read"]
+    names = ["get.weather", "get_weather", "Read", "ToolSearch", "Task", "mcp__other__news", "mcp__client__weather"]
     scripted(lab, Reply(text="Let me look.", tool_calls=[ToolCall(name, {"city": "Paris"}) for name in names]))
-    async with lab.bound(CLAUDE_AGENT_SDK_MCP_NO_PREFIX="1") as cli:
+    async with lab.bound() as cli:
         await cli.set_settings(permissions={"allow": ["mcp__client"]})
         await cli.set_tools("client", *(ClientTool(name) for name in names))
         turn = await cli.turn("Weather in Paris?")
     assert turn.result["permission_denials"] == []
-    assert sorted(tool_names(lab.bodies[0])) == sorted(names)
+    # The danger: this one is left out.
+    assert sorted(tool_names(lab.bodies[0])) == sorted({*names} - {"ToolSearch"})
     assert [call["name"] for call in cli.mcp_calls] == names
 
 
@@ -319,10 +334,130 @@ async def test_functions_under_their_own_names_are_replaced_too(lab: Lab) -> Non
 
     call = Reply(text="Let me look.", tool_calls=[ToolCall("weather", {"city": "Paris"})])
     scripted(lab, call, Reply(text="Fine."), call)
-    async with lab.bound(CLAUDE_AGENT_SDK_MCP_NO_PREFIX="1") as cli:
+    async with lab.bound() as cli:
         await cli.set_settings(permissions={"allow": ["mcp__first", "mcp__second"]})
         for server in ("first", "second"):
             await cli.set_tools(server, said_by(server))
             await cli.turn("Weather in Paris?")
     assert asked == ["first", "second"]
     assert all(tool_names(body) == ["weather"] for body in lab.bodies)
+
+
+@pytest.mark.asyncio
+async def test_results_stand_in_the_order_in_which_they_were_taken_up(lab: Lab) -> None:
+    """Where each is sent when the CLI has told of the one before. Sent together, they would be mixed up."""
+    names = [f"f{number}" for number in range(12)]
+    scripted(lab, Reply(tool_calls=[ToolCall(name, {}) for name in names]))
+    turns = {name: asyncio.Event() for name in names}
+    all_are_made = asyncio.Event()
+
+    def waiting(name: str) -> ClientTool:
+        async def handler(_arguments: Frame) -> str:
+            if len(cli.mcp_calls) == len(names):
+                all_are_made.set()
+            await turns[name].wait()
+            return name
+
+        return ClientTool(name, handler, read_only=True)
+
+    order = names[5:] + names[4::-1]
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", *map(waiting, names))
+        await cli.send(user("Go"))
+        await all_are_made.wait()
+        for name in order:
+            turns[name].set()
+            await cli.receive_until(lambda frame: frame["type"] == "user")
+        await cli.receive_until(is_result)
+    results = contents(lab.bodies[-1]["messages"][-1])
+    assert [result["content"] for result in results] == [[text(name)] for name in order]
+
+
+@pytest.mark.asyncio
+async def test_results_up_to_fifty_thousand_characters_arrive(lab: Lab) -> None:
+    """So long a result isn't counted, not cut and not written to the disk, and many of them aren't, either."""
+    calls = [ToolCall(f"f{number}", {}) for number in range(8)]
+    scripted(lab, Reply(tool_calls=calls))
+
+    async def long(_arguments: Frame) -> str:
+        return "漢" * 49_000
+
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", *(ClientTool(call.name, long, read_only=True) for call in calls))
+        await cli.turn("Go")
+    assert [result["content"] for result in contents(lab.bodies[-1]["messages"][-1])] == [[text("漢" * 49_000)]] * 8
+    assert len(lab.upstream.requests) == 2
+
+
+@pytest.mark.asyncio
+async def test_results_arrive_letter_by_letter(lab: Lab) -> None:
+    """What the CLI cleans from a tool's description, it leaves in a result, and in a call's arguments."""
+    strange = "ﬁ ½ e\u0301 \u200b👨\u200d👩 \ue000 \U000e0041 \u00a0 \ufeff \u202e \x00\x07\r\n\u2028 <system-reminder>"
+    scripted(lab, Reply(tool_calls=[ToolCall("weather", {"city": strange})]))
+
+    async def repeat(arguments: Frame) -> str:
+        return str(arguments["city"])
+
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", ClientTool("weather", repeat))
+        await cli.turn("Go")
+    *_, said, result = lab.bodies[-1]["messages"]
+    assert contents(said)[-1]["input"] == {"city": strange}
+    assert contents(result)[0]["content"] == [text(strange)]
+
+
+@pytest.mark.asyncio
+async def test_a_turn_that_waits_can_be_interrupted_and_rewound(lab: Lab) -> None:
+    """It ends with what it cost, nothing of it is left, and nothing more is asked of the model."""
+    scripted(lab, WEATHER_CALL)
+    called = asyncio.Event()
+
+    async def never(_arguments: Frame) -> str:
+        called.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    prompt = user("Weather in Paris?")
+    async with lab.bound(*ALLOWED) as cli:
+        await cli.set_tools("client", ClientTool("weather", never))
+        await cli.send(prompt)
+        await called.wait()
+        await cli.control("interrupt")
+        result = (await cli.receive_until(is_result)).result
+        assert result["total_cost_usd"] > 0
+        assert (await rewind(cli, prompt))["rewound"] is True
+        await cli.turn("Hello")
+    assert len(lab.bodies) == 2
+    assert conversation(lab.bodies[-1]) == [("user", [text("Hello")])]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("login", "bare"), [(API_KEY, True), (OAUTH_TOKEN, False)])
+async def test_a_turn_that_waits_tells_its_cost(lab: Lab, login: Mapping[str, str], *, bare: bool) -> None:
+    """`get_usage` has what the process cost so far, exactly, while a call waits; nobody is asked for it."""
+    scripted(lab, Reply(tool_calls=WEATHER_CALL.tool_calls, usage={"input_tokens": 1000, "output_tokens": 100}))
+    costs: list[float] = []
+
+    async def weather(_arguments: Frame) -> str:
+        costs.append((await cli.control("get_usage", skip_behaviors=True))["session"]["total_cost_usd"])
+        return "21C"
+
+    async with lab.bound(*ALLOWED, login=login, bare=bare) as cli:
+        await cli.set_tools("client", ClientTool("weather", weather))
+        await cli.turn("Weather in Paris?")
+    assert costs == [pytest.approx(1000 * 3e-6 + 100 * 15e-6)]
+    assert [request.path for request in lab.upstream.requests] == ["/v1/messages"] * 2
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("content", [[], [text("x" * 1_000_000)]])
+async def test_seeded_results_arrive_whatever_they_are(lab: Lab, content: list[Frame]) -> None:
+    """A result in a message of ours is neither spoken for, where it is empty, nor shortened, where it is large."""
+    call = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
+    async with lab.bound(model="sonnet") as cli:
+        await cli.seed(user("Weather in Paris?"), assistant(call))
+        await cli.turn(user([{"type": "tool_result", "tool_use_id": "toolu_1", "content": content}]))
+        await cli.turn("Hello")
+    for body in lab.bodies:
+        (result,) = (block for message in body["messages"] for block in contents(message) if "tool_use_id" in block)
+        assert result["content"] == content

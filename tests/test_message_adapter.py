@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from errors import InvalidRequestError
+from function_calling import CallStyle
 from message_adapter import find_faults_of_conversation, to_chat_completion, to_sampling, to_turn_request
 from models import ChatCompletionRequest, ChatMessage
 from turns import (
+    Binding,
     Message,
     Sampling,
     TextBlock,
@@ -27,6 +29,7 @@ from turns import (
 
 Json = dict[str, Any]
 MESSAGES: TypeAdapter[list[ChatMessage]] = TypeAdapter(list[ChatMessage])
+BINDING = Binding("sonnet", None)
 HELLO = {"role": "user", "content": "Hello"}
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
 
@@ -37,7 +40,7 @@ messages = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "as
 
 def convert(*conversation: Json) -> TurnRequest:
     """Convert messages as a client writes them."""
-    return to_turn_request("sonnet", MESSAGES.validate_python(conversation))
+    return to_turn_request(BINDING, MESSAGES.validate_python(conversation))
 
 
 def call(identifier: str, arguments: str = "{}") -> Json:
@@ -221,9 +224,9 @@ def test_a_system_prompt_that_claude_code_takes_for_its_own_is_refused(system: s
 @given(st.lists(texts))
 def test_a_completion_is_its_deltas_joined(deltas: list[str]) -> None:
     """The whole answer's text is the stream's, also where there is none, under the model that answered."""
-    ended = TurnEnded("max_tokens", Usage(1, 2, 3, 4, 5), None)
+    ended = TurnEnded("max_tokens", Usage(1, 2, 3, 4, 5), None, Message("assistant", ()))
     events: list[TurnEvent] = [TurnStarted("claude-x", "s"), *map(TextDelta, deltas), ended]
-    completion = to_chat_completion("chatcmpl-1", 7, events)
+    completion = to_chat_completion("chatcmpl-1", 7, events, CallStyle({}))
     choice = completion.choices[0]
     assert (completion.id, completion.created, completion.model) == ("chatcmpl-1", 7, "claude-x")
     assert (choice.message.content, choice.finish_reason) == ("".join(deltas), "length")

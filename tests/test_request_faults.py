@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errors import InvalidRequestError, UpstreamRefusalError
+from function_calling import to_tools
 from message_adapter import to_turn_request
 from models import EXAMPLE_REQUEST
 from parameter_validator import PARAMETERS, check_parameters
 from request_body import parse_chat_completion
 from request_faults import examine, explained
 from test_request_body import ANYTHING, NEARLY
+from turns import Binding
 
 PARTS = st.sampled_from([{"type": "text", "text": "x"}, {"type": "image_url"}, {"type": "text"}])
 CALLS = st.sampled_from([{"id": name, "function": {"name": "f", "arguments": text}} for name in "ab" for text in "{["])
@@ -30,7 +32,8 @@ def first_fault(body: dict[str, Any]) -> str | None:
     try:
         check_parameters(body)
         request = parse_chat_completion(body)
-        to_turn_request(request.model, request.messages)
+        binding = Binding(request.model, None, tools=to_tools(request))
+        to_turn_request(binding, request.messages)
     except InvalidRequestError as error:
         return error.message
     return None

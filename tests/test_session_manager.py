@@ -1,5 +1,7 @@
 """How long sessions live, and what a turn leaves in them; what clients see of it is in test_sessions.py."""
 
+from dataclasses import replace
+
 import pytest
 
 from errors import InvalidRequestError, NotFoundError, SessionBusyError, StoreUnavailableError, TooManySessionsError
@@ -8,7 +10,9 @@ from session_manager import SessionLimits, SessionManager, SessionStats
 from turns import Binding, Memory, Message, TextBlock, TurnEnded, TurnRequest, Usage
 
 LIMITS = SessionLimits(ttl=3600, count=2, messages=6)
-ENDED = TurnEnded("end_turn", Usage(1, 2, 3, 4, 5), 0.25)
+NOTHING = Message("assistant", ())
+ANSWER = Message("assistant", (TextBlock("Fine."),))
+ENDED = TurnEnded("end_turn", Usage(1, 2, 3, 4, 5), 0.25, ANSWER)
 
 
 class Clock:
@@ -27,12 +31,12 @@ def request_of(memory: Memory, text: str) -> TurnRequest:
     return TurnRequest(Binding("sonnet", "Be brief."), memory.messages, Message("user", (TextBlock(text),)))
 
 
-async def play(sessions: SessionManager, session_id: str = "s", owner: str = "anna", answer: str = "Fine.") -> None:
+async def play(sessions: SessionManager, session_id: str = "s", owner: str = "anna", answer: Message = ANSWER) -> None:
     """Have a turn of a session answered."""
     async with sessions.open(owner, session_id, 1) as session:
         request = request_of(session.memory, "Hello")
         session.check_room_for(request)
-        await session.commit(request, answer, ENDED)
+        await session.commit(request, replace(ENDED, answer=answer))
 
 
 @pytest.mark.asyncio
@@ -63,7 +67,7 @@ async def test_a_turn_that_outlasts_its_session_keeps_it() -> None:
     async with sessions.open("anna", "s", 1) as session:
         clock.now += 4000
         await sessions.sweep()
-        await session.commit(request_of(session.memory, "More"), "Fine.", ENDED)
+        await session.commit(request_of(session.memory, "More"), ENDED)
     assert (await sessions.get("anna", "s")).message_count == 4
 
 
@@ -71,7 +75,7 @@ async def test_a_turn_that_outlasts_its_session_keeps_it() -> None:
 async def test_a_blank_answer_is_no_message() -> None:
     """Claude takes no blank message, so what the user says next joins what was said before."""
     sessions = SessionManager(MemorySessionStore(), LIMITS)
-    await play(sessions, answer=" \n")
+    await play(sessions, answer=NOTHING)
     async with sessions.open("anna", "s", 1) as session:
         assert [message.role for message in session.memory.messages] == ["user"]
 
@@ -95,7 +99,7 @@ async def test_limits_hold_at_the_beginning_and_at_the_end() -> None:
         for name in "ab":
             await play(others, name)
         with pytest.raises(TooManySessionsError):
-            await late.commit(request_of(late.memory, "Hello"), "Fine.", ENDED)
+            await late.commit(request_of(late.memory, "Hello"), ENDED)
     with pytest.raises(TooManySessionsError):
         await play(sessions, "c")
     await play(sessions, "c", "berta")

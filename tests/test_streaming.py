@@ -1,6 +1,7 @@
 """A turn's events as chunks: their order, their form, and what include_usage changes."""
 
 import json
+import re
 from itertools import product
 from typing import Any
 
@@ -8,13 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from function_calling import CallStyle
 from models import CompletionUsage
 from streaming import DONE, ChunkEncoder, StreamOrderError
-from turns import TextDelta, TurnEnded, TurnEvent, TurnStarted, Usage
+from turns import InputJsonDelta, Message, TextDelta, ToolUseStarted, TurnEnded, TurnEvent, TurnStarted, Usage
 
 STARTED = TurnStarted("claude-x", "session")
 DELTA = TextDelta("Hi")
-ENDED = TurnEnded("end_turn", Usage(7, 5, 3, 2, 1), 0.25)
+CALL = ToolUseStarted("toolu_1", "look_up")
+ARGUMENTS = InputJsonDelta('{"x": 1}')
+NOTHING = Message("assistant", ())
+ENDED = TurnEnded("end_turn", Usage(7, 5, 3, 2, 1), 0.25, NOTHING)
+PLAIN = CallStyle({})
 HEAD = {
     "id": "chatcmpl-1",
     "object": "chat.completion.chunk",
@@ -25,15 +31,16 @@ HEAD = {
 }
 
 
-def encode(*events: TurnEvent, include_usage: bool = False) -> list[str]:
+def encode(*events: TurnEvent, style: CallStyle = PLAIN, include_usage: bool = False) -> list[str]:
     """All data of the stream that these events make."""
-    encoder = ChunkEncoder("chatcmpl-1", 7, include_usage=include_usage)
+    encoder = ChunkEncoder("chatcmpl-1", 7, style, include_usage=include_usage)
     return [data for event in events for data in encoder.encode(event)]
 
 
-def chunks(*events: TurnEvent, include_usage: bool = False) -> list[dict[str, Any]]:
+def chunks(*events: TurnEvent, style: CallStyle = PLAIN, include_usage: bool = False) -> list[dict[str, Any]]:
     """The stream's chunks, parsed, less [DONE] where it has come to that."""
-    return [json.loads(data) for data in encode(*events, include_usage=include_usage) if data != DONE]
+    encoded = encode(*events, style=style, include_usage=include_usage)
+    return [json.loads(data) for data in encoded if data != DONE]
 
 
 def choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
@@ -42,12 +49,17 @@ def choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str,
 
 
 def is_legal(events: tuple[TurnEvent, ...]) -> bool:
-    """The order said in another way: one start, first, and one end, last."""
+    """The order said in another way: one start, first, and one end, last; arguments only after their call."""
     kinds = [event.type for event in events]
-    return "turn_started" not in kinds[1:] and kinds[:1] == ["turn_started"] and "turn_ended" not in kinds[:-1]
+    between = "".join(_LETTERS[kind] for kind in kinds[1:])
+    return kinds[0] == "turn_started" and re.fullmatch(r"(t|ca*)*e?", between) is not None
 
 
-@pytest.mark.parametrize("events", [each for n in (1, 2, 3, 4) for each in product((STARTED, DELTA, ENDED), repeat=n)])
+_LETTERS = {"turn_started": "s", "text_delta": "t", "tool_use_started": "c", "input_json_delta": "a", "turn_ended": "e"}
+EVENTS = (STARTED, DELTA, CALL, ARGUMENTS, ENDED)
+
+
+@pytest.mark.parametrize("events", [each for n in (1, 2, 3, 4) for each in product(EVENTS, repeat=n)])
 def test_only_the_one_order_streams(events: tuple[TurnEvent, ...]) -> None:
     """Of all series of up to four events those in order are encoded, and every other raises."""
     if is_legal(events):
@@ -96,7 +108,7 @@ def test_usage_is_null_until_the_chunk_after_the_finish() -> None:
 )
 def test_a_stop_reason_becomes_a_finish_reason(stop_reason: str, finish_reason: str) -> None:
     """Each of Claude's reasons has OpenAI's name in the finish chunk, and nowhere before it."""
-    first, finish = chunks(STARTED, TurnEnded(stop_reason, Usage(), None))
+    first, finish = chunks(STARTED, TurnEnded(stop_reason, Usage(), None, NOTHING))
     assert first["choices"][0]["finish_reason"] is None
     assert finish["choices"][0]["finish_reason"] == finish_reason
 
@@ -111,8 +123,34 @@ def test_any_text_survives_on_one_line(texts: list[str]) -> None:
 
 def test_two_streams_dont_know_each_other() -> None:
     """Each encoder has its own order and its own head."""
-    one, other = (ChunkEncoder(name, 7, include_usage=False) for name in ("one", "other"))
+    one, other = (ChunkEncoder(name, 7, PLAIN, include_usage=False) for name in ("one", "other"))
     list(one.encode(STARTED))
     list(other.encode(TurnStarted("claude-y", "session")))
     (data,) = one.encode(DELTA)
     assert (json.loads(data)["id"], json.loads(data)["model"]) == ("one", "claude-x")
+
+
+def test_a_call_streams_as_openai_streams_it() -> None:
+    """Its first delta has all but the arguments, the next ones only those and the index, which counts the calls."""
+    other = ToolUseStarted("toolu_2", "get_time")
+    deltas = [each["choices"][0]["delta"] for each in chunks(STARTED, CALL, ARGUMENTS, ARGUMENTS, other, ENDED)]
+    assert deltas[1:-1] == [
+        {"tool_calls": [{"index": 0, "id": "toolu_1", "type": "function", "function": _function("look_up", "")}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"x": 1}'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"x": 1}'}}]},
+        {"tool_calls": [{"index": 1, "id": "toolu_2", "type": "function", "function": _function("get_time", "")}]},
+    ]
+
+
+def _function(name: str, arguments: str) -> dict[str, str]:
+    return {"name": name, "arguments": arguments}
+
+
+def test_a_call_streams_in_the_old_form_to_who_asked_so() -> None:
+    """Under the client's own name, as a `function_call`, which is also why it ends."""
+    style = CallStyle({"look_up": "look.up"}, is_legacy=True)
+    ended = TurnEnded("tool_use", Usage(), None, NOTHING)
+    *_, first, second, finish = [each["choices"][0] for each in chunks(STARTED, CALL, ARGUMENTS, ended, style=style)]
+    assert first["delta"] == {"function_call": {"name": "look.up", "arguments": ""}}
+    assert second["delta"] == {"function_call": {"arguments": '{"x": 1}'}}
+    assert finish["finish_reason"] == "function_call"

@@ -1,0 +1,163 @@
+"""The client's functions: from OpenAI's form to the Messages API's tools, and from Claude's calls back; purely.
+
+Names that Claude's API doesn't take are sent in a form that it does, always the same one for a name, and come back as
+the client's own. Tools keep their order and their schemas, so that Claude's API finds them in its cache.
+Source: https://platform.openai.com/docs/guides/function-calling
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Literal
+
+from errors import InvalidRequestError
+from json_schema import find_fault
+from models import (
+    ChatCompletionRequest,
+    FinishReason,
+    FunctionDefinition,
+    FunctionName,
+    NamedToolChoice,
+    finish_reason,
+)
+from turns import Tool, ToolChoice
+
+_NATIVE_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NOT_NATIVE = re.compile(r"[^a-zA-Z0-9_-]")
+_ROOM_BEFORE_DIGEST = 55
+_CHOICES: Mapping[str, Literal["none", "auto", "any"]] = {"none": "none", "auto": "auto", "required": "any"}
+
+
+@dataclass(frozen=True)
+class CallStyle:
+    """How a client is told of calls: under which names, and whether as `tool_calls` or, of old, as `function_call`.
+
+    `own_names` are the client's, by the ones that Claude has; `is_forced` where the client named what to call.
+    """
+
+    own_names: Mapping[str, str]
+    is_legacy: bool = False
+    is_forced: bool = False
+
+    def own_name(self, name: str) -> str:
+        """Return the client's name of what Claude calls."""
+        return self.own_names.get(name, name)
+
+    def finish_reason(self, stop_reason: str) -> FinishReason:
+        """Translate Claude's `stop_reason`. A call that was forced is no reason of the model's to stop, at OpenAI's."""
+        reason = finish_reason(stop_reason)
+        if reason != "tool_calls":
+            return reason
+        return "stop" if self.is_forced else "function_call" if self.is_legacy else reason
+
+
+def native_name(name: str) -> str:
+    """Return the name that Claude's API takes for a function: its own, where that will do."""
+    if _NATIVE_NAME.fullmatch(name):
+        return name
+    digest = blake2b(name.encode(), digest_size=4).hexdigest()
+    return f"{_NOT_NATIVE.sub('_', name)[:_ROOM_BEFORE_DIGEST]}_{digest}"
+
+
+def call_style(body: ChatCompletionRequest) -> CallStyle:
+    """Return how to tell this request's client of calls."""
+    own_names = {native_name(function.name): function.name for function in _functions(body)}
+    return CallStyle(own_names, body.functions is not None, _named(body) is not None)
+
+
+def to_tools(body: ChatCompletionRequest) -> tuple[Tool, ...]:
+    """Convert a request's functions. Raises InvalidRequestError, with `param`, for what can't be one."""
+    for fault in _faults(body):
+        raise fault
+    return tuple(map(_tool, _functions(body)))
+
+
+def to_tool_choice(body: ChatCompletionRequest) -> ToolChoice | None:
+    """Convert what a request says of whether and what to call; None where it says nothing."""
+    one_at_most = body.parallel_tool_calls is False or body.functions is not None
+    if name := _named(body):
+        return ToolChoice("tool", native_name(name), one_at_most)
+    mode = body.function_call if body.functions else body.tool_choice
+    if not _functions(body) or (mode is None and not one_at_most):
+        return None
+    choice = _CHOICES[str(mode or "auto")]
+    return ToolChoice(choice, disable_parallel_tool_use=one_at_most and choice != "none")
+
+
+def find_faults_of_functions(body: ChatCompletionRequest) -> tuple[InvalidRequestError, ...]:
+    """Return what `to_tools` refuses, all of it."""
+    return tuple(_faults(body))
+
+
+def _functions(body: ChatCompletionRequest) -> Sequence[FunctionDefinition]:
+    return [tool.function for tool in body.tools] if body.tools else body.functions or ()
+
+
+def _named(body: ChatCompletionRequest) -> str | None:
+    """Return the function that has to be called."""
+    choice = body.function_call if body.functions else body.tool_choice
+    if isinstance(choice, NamedToolChoice):
+        return choice.function.name
+    return choice.name if isinstance(choice, FunctionName) else None
+
+
+def _tool(function: FunctionDefinition) -> Tool:
+    name = native_name(function.name)
+    definition = {
+        "name": name,
+        **({"description": function.description} if function.description else {}),
+        "input_schema": _input_schema(function),
+        **({"strict": True} if function.strict else {}),
+    }
+    return Tool(name, json.dumps(definition, ensure_ascii=False))
+
+
+def _input_schema(function: FunctionDefinition) -> Mapping[str, Any]:
+    """The schema as it came, but for the type, which Claude's API wants to be told; arguments are always an object."""
+    if not function.parameters:
+        return {"type": "object", "properties": {}}
+    return function.parameters if "type" in function.parameters else {"type": "object", **function.parameters}
+
+
+def _faults(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
+    if body.tools and body.functions:
+        message = "Send either 'tools' or, in the older form, 'functions'; not both."
+        yield InvalidRequestError(message, param="functions")
+    for choice, functions in (("tool_choice", "tools"), ("function_call", "functions")):
+        if getattr(body, choice) is not None and getattr(body, functions) is None:
+            message = f"'{choice}' is only allowed when '{functions}' are specified."
+            yield InvalidRequestError(message, param=choice)
+    yield from _faults_of_definitions(body)
+    names = [function.name for function in _functions(body)]
+    if names and (named := _named(body)) is not None and named not in names:
+        choice = "function_call" if body.functions else "tool_choice"
+        yield InvalidRequestError(f"There is no function '{named}' among those of the request.", param=choice)
+
+
+def _faults_of_definitions(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
+    place = "tools[{}].function" if body.tools else "functions[{}]"
+    seen = Counter[str]()
+    for index, function in enumerate(_functions(body)):
+        seen[native_name(function.name)] += 1
+        if seen[native_name(function.name)] > 1:
+            message = f"There are two functions '{function.name}'; each needs a name of its own."
+            yield InvalidRequestError(message, param=f"{place.format(index)}.name")
+        if fault := _fault_of_schema(function.parameters or {}):
+            message = f"Invalid schema for function '{function.name}': {fault}"
+            param = f"{place.format(index)}.parameters"
+            yield InvalidRequestError(message, param=param, code="invalid_function_parameters")
+
+
+def _fault_of_schema(schema: Mapping[str, Any]) -> str | None:
+    if fault := find_fault(schema):
+        return fault
+    if schema.get("type", "object") != "object":
+        return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{schema['type']}\"'."
+    try:
+        json.dumps(schema, allow_nan=False)
+    except ValueError:  # 1e999 is read as infinity, which nobody can write.
+        return "it holds a number that is too large."
+    return None

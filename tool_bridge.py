@@ -1,0 +1,134 @@
+"""The client's functions as Claude Code sees them: one MCP server, whose calls wait until the client has the results.
+
+Purely: a frame comes in, frames go out. What the model is told of a function stands in the request's body (cli_frames);
+Claude Code needs to know only its name.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from typing import Any, ClassVar
+
+from turns import Message, Tool, ToolResultBlock
+
+Frame = dict[str, Any]
+
+# Of more than 50,000 characters (of UTF-16) Claude Code asks Claude how many tokens they are; then it writes them to
+# the disk, and shows the model where.
+_LONGEST_RESULT = 25_000
+
+
+def server_name(tools: Sequence[Tool]) -> str | None:
+    """Name the server of these functions after them.
+
+    Claude Code never forgets what a server of a name had before, so one of other functions needs another name.
+    """
+    if not tools:
+        return None
+    names = "\0".join(sorted(tool.name for tool in tools))
+    return f"client_{blake2b(names.encode(), digest_size=8).hexdigest()}"
+
+
+def results_in(prompt: Message) -> Mapping[str, ToolResultBlock] | None:
+    """Return the results that a prompt consists of, by their calls; None where it has anything else.
+
+    And None where a result wouldn't reach the model as it is: of an empty one Claude Code speaks in its own words.
+    """
+    results = {block.tool_use_id: block for block in prompt.content if isinstance(block, ToolResultBlock)}
+    is_all = len(results) == len(prompt.content)
+    return results if is_all and all(map(_arrives_unchanged, results.values())) else None
+
+
+def _arrives_unchanged(result: ToolResultBlock) -> bool:
+    return 0 < sum(len(block.text) for block in result.content) <= _LONGEST_RESULT
+
+
+@dataclass
+class ToolBridge:
+    """Answers the requests that Claude Code makes of the server: its calls once there are results, others at once."""
+
+    _tools: tuple[Tool, ...] = ()
+    _calls: dict[str, Frame] = field(default_factory=dict)
+    _results: dict[str, ToolResultBlock] = field(default_factory=dict)
+    _sent: str | None = None
+    """The call whose result was sent, and not taken up yet."""
+
+    def offer(self, tools: tuple[Tool, ...]) -> None:
+        """Have these functions from now on."""
+        self._tools = tools
+
+    def receive(self, frame: Frame) -> list[Frame] | None:
+        """Take a frame of Claude Code's; return the frames that are due now, or None for one that isn't ours."""
+        if frame.get("type") == "control_request" and frame["request"].get("subtype") == "mcp_message":
+            return self._serve(frame)
+        if self._sent and frame.get("type") == "user" and self._sent in _results_of(frame):
+            self._sent = None
+            return self._due()
+        return None
+
+    def _serve(self, request: Frame) -> list[Frame]:
+        message = request["request"]["message"]
+        if message["method"] == "tools/call":
+            self._calls[message["params"]["_meta"]["claudecode/toolUseId"]] = request
+            return self._due()
+        answer = self._answers.get(message["method"], _nothing)
+        return [_reply(request, answer(self, message.get("params") or {}))]
+
+    def answer(self, results: Mapping[str, ToolResultBlock]) -> list[Frame]:
+        """Take the results of calls, whether or not Claude Code has made them yet; return the frames that are due."""
+        self._results.update(results)
+        return self._due()
+
+    def forget(self) -> None:
+        """Drop all calls: Claude Code was told to stop."""
+        self._calls.clear()
+        self._results.clear()
+        self._sent = None
+
+    def _due(self) -> list[Frame]:
+        """Answer the next call, in the order of the results, which is the client's.
+
+        One after the other, each when Claude Code has taken up the one before: together it would mix them up.
+        """
+        call = next(iter(self._results), None)
+        if self._sent or call not in self._calls:
+            return []
+        self._sent = call
+        content = [asdict(block) for block in self._results.pop(call).content]
+        return [_reply(self._calls.pop(call), {"content": content})]
+
+    def _initialize(self, params: Frame) -> Frame:
+        version = params["protocolVersion"]
+        server = {"name": "client", "version": "1"}
+        return {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": server}
+
+    def _list(self, _params: Frame) -> Frame:
+        return {"tools": [_listed(tool) for tool in self._tools]}
+
+    _answers: ClassVar[Mapping[str, Callable[..., Frame]]] = {"initialize": _initialize, "tools/list": _list}
+
+
+def _results_of(frame: Frame) -> Iterator[str]:
+    """The calls whose results a message of the user's brings."""
+    content = frame["message"]["content"]
+    return (block["tool_use_id"] for block in content if isinstance(block, dict) and "tool_use_id" in block)
+
+
+def _nothing(_bridge: ToolBridge, _params: Frame) -> Frame:
+    return {}
+
+
+def _listed(tool: Tool) -> Frame:
+    return {
+        "name": tool.name,
+        "inputSchema": {"type": "object"},
+        # Or calls of one answer would be made one after the other, each when the one before has its result.
+        "annotations": {"readOnlyHint": True},
+        "_meta": {"anthropic/alwaysLoad": True},
+    }
+
+
+def _reply(request: Frame, result: Frame) -> Frame:
+    message = {"jsonrpc": "2.0", "id": request["request"]["message"].get("id", 0), "result": result}
+    response = {"subtype": "success", "request_id": request["request_id"], "response": {"mcp_response": message}}
+    return {"type": "control_response", "response": response}
