@@ -1,5 +1,6 @@
 # Everything is installed inside the checkout: `.venv` holds what the lock names and nothing else, `.poetry` the tool that
 # puts it there, with its downloads: a home may be missing or read-only. POETRY_CACHE_DIR lets several checkouts share them.
+# `tests/clients` is installed like that by itself: what published clients bring along must not mix with the server's.
 
 PYTHON ?= python3
 ARGS ?=
@@ -7,9 +8,11 @@ ARGS ?=
 # Through `python -m`, because the scripts in `bin` name their interpreter by its full path and break when a checkout moves.
 RUN := .venv/bin/python
 POETRY := .poetry/bin/python scripts/poetry.py
+NPM := $(RUN) scripts/npm.py
+CLIENTS := tests/clients
 
 # Where the Python beneath an environment is gone, as after an upgrade, its stamp is no longer true.
-$(foreach made,.venv .poetry,$(shell test -x $(made)/bin/python || rm -f $(made)/.installed))
+$(foreach made,.venv .poetry $(CLIENTS)/.venv,$(shell test -x $(made)/bin/python || rm -f $(made)/.installed))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,7 +22,7 @@ help: ## Show this list
 	@echo "Targets (each installs what it needs):"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-install: .venv/.installed ## Install the locked dependencies (PYTHON=python3.12 chooses; `make clean` to choose anew)
+install: .venv/.installed $(CLIENTS)/.venv/.installed $(CLIENTS)/node_modules/.installed ## Install the locked dependencies (PYTHON=python3.12 chooses; `make clean` to choose anew)
 
 run: .venv/.installed ## Start the server with your Claude login (ARGS="9000 --host 0.0.0.0")
 	@exec $(RUN) main.py $(ARGS)
@@ -28,7 +31,7 @@ demo: .venv/.installed ## Start the server on a stand-in for the model: no accou
 	@exec $(RUN) main.py --demo $(ARGS)
 
 # Parts of the suite can't reach the whole's coverage, so ARGS is without the gate.
-test: .venv/.installed ## Run all tests and hold the branch coverage (ARGS="tests/test_main.py -x": only these, ungated)
+test: install ## Run all tests and hold the branch coverage (ARGS="tests/test_main.py -x": only these, ungated)
 ifeq ($(strip $(ARGS)),)
 	$(RUN) -m coverage erase
 	$(RUN) -m coverage run -m pytest
@@ -45,33 +48,51 @@ soak: .venv/.installed ## Play many clients against one server and two, and comp
 bench: .venv/.installed ## Measure, against bare Claude Code in the same run (ARGS="--base-url http://…/v1": another server)
 	PYTHONPATH=. $(RUN) bench/bench.py $(ARGS)
 
-check: .venv/.installed ## Lint, check format, types, layers and lock; changes nothing
+check: .venv/.installed $(CLIENTS)/.venv/.installed ## Lint, check format, types, layers and locks; changes nothing
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) -m mypy --config-file $(CLIENTS)/pyproject.toml
 	$(RUN) -m pyright
+	$(RUN) -m pyright --project $(CLIENTS)
 	$(RUN) -m pytest -q tests/test_layers.py
-	$(POETRY) check --lock
+	$(POETRY) . check --lock
+	$(POETRY) $(CLIENTS) check --lock
 
 format: .venv/.installed ## Mend what ruff can mend, and format
 	$(RUN) -m ruff check --fix-only .
 	$(RUN) -m ruff format .
 
 # Not after `install`: a lock that no longer fits pyproject.toml is what this mends.
-lock: .poetry/.installed .venv/bin/python ## Lock the newest versions that pyproject.toml allows
-	$(POETRY) update --lock
+lock: .poetry/.installed .venv/bin/python $(CLIENTS)/.venv/bin/python ## Lock the newest versions that are allowed
+	$(POETRY) . update --lock
+	$(POETRY) $(CLIENTS) update --lock
+	$(MAKE) .venv/.installed
+	$(NPM) $(CLIENTS) update --package-lock-only
 
 docker: ## Build the image claude-wrapper:latest (ARGS="--no-cache")
 	docker build --tag claude-wrapper:latest $(ARGS) .
 
 clean: ## Remove all that was installed or made here
-	rm -rf .venv .poetry .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* bench/results.json
+	rm -rf .venv .poetry .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* bench/results.json \
+		$(CLIENTS)/.venv $(CLIENTS)/.npm $(CLIENTS)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `sync` rather than `install`: it also removes what the lock doesn't name.
 .venv/.installed: pyproject.toml poetry.lock .poetry/.installed | .venv/bin/python
 	@echo "Installing the locked dependencies into .venv ..."
-	@$(POETRY) sync >.venv/install.log 2>&1 || { cat .venv/install.log >&2; exit 1; }
+	@$(POETRY) . sync >.venv/install.log 2>&1 || { cat .venv/install.log >&2; exit 1; }
+	@touch $@
+
+$(CLIENTS)/.venv/.installed: $(addprefix $(CLIENTS)/,pyproject.toml poetry.lock) .poetry/.installed | $(CLIENTS)/.venv/bin/python
+	@echo "Installing Python clients for the tests into $(@D) ..."
+	@$(POETRY) $(CLIENTS) sync >$(@D)/install.log 2>&1 || { cat $(@D)/install.log >&2; exit 1; }
+	@touch $@
+
+# By the Node.js of `.venv`: the machine needs none.
+$(CLIENTS)/node_modules/.installed: $(addprefix $(CLIENTS)/,package.json package-lock.json .npmrc) | .venv/.installed
+	@echo "Installing Node clients for the tests into $(@D) ..."
+	@$(NPM) $(CLIENTS) ci --silent
 	@touch $@
 
 .poetry/.installed: | .poetry/bin/python
@@ -80,8 +101,8 @@ clean: ## Remove all that was installed or made here
 	@touch $@
 
 # Only Poetry's needs pip.
-.venv/bin/python .poetry/bin/python:
+.venv/bin/python .poetry/bin/python $(CLIENTS)/.venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo "claude-wrapper needs Python 3.10 or newer, which '$(PYTHON)' is not. Name one: make PYTHON=python3.12 install" >&2; \
 		exit 1; }
-	@$(PYTHON) -m venv --clear $(if $(filter .venv/%,$@),--without-pip) $(firstword $(subst /, ,$@))
+	@$(PYTHON) -m venv --clear $(if $(filter %.venv/bin/python,$@),--without-pip) $(@:/bin/python=)

@@ -1,4 +1,4 @@
-"""Run Poetry for `.venv`, on the network as pip knows it. Called by the Makefile, with Poetry's own Python.
+"""Run Poetry for a folder's `.venv`, on the network as pip knows it: `poetry.py FOLDER COMMAND…`, by Poetry's own Python.
 
 Poetry's client wants more of an index than the simple pages that pip reads, and not every network serves more. Its
 mirror plugin makes it read those pages and keeps addresses out of the lock. Which index, and whose certificates: pip
@@ -23,14 +23,15 @@ def network_of_pip() -> dict[str, str]:
 def main() -> None:
     """Become Poetry."""
     checkout = Path(__file__).resolve().parent.parent
+    folder, *command = checkout / sys.argv[1], *sys.argv[2:]
     os.environ.setdefault("POETRY_CACHE_DIR", str(checkout / ".poetry" / "cache"))
     os.environ.update(
         network_of_pip(),
-        VIRTUAL_ENV=str(checkout / ".venv"),
+        VIRTUAL_ENV=str(folder / ".venv"),
         POETRY_NO_INTERACTION="1",
         POETRY_KEYRING_ENABLED="false",  # A locked keyring would wait for a password that nothing here needs.
     )
-    os.execv(sys.executable, [sys.executable, "-m", "poetry", *sys.argv[1:]])  # noqa: S606  # Our own arguments.
+    os.execv(sys.executable, [sys.executable, "-m", "poetry", "--directory", str(folder), *command])  # noqa: S606  # Our own arguments.
 
 
 if __name__ == "__main__":
