@@ -1,7 +1,7 @@
 """Run npm in a folder, with the Node.js that `.venv` brings: `npm.py FOLDER COMMAND…`. Called by the Makefile.
 
-Its downloads stay inside the checkout, and it trusts the certificates that the machine trusts, as pip does. The index is
-npm's own matter, by its variables, its configuration files or its built-in default.
+Its downloads stay inside the checkout, and it trusts the certificates that the machine trusts, as pip does. The index
+is npm's own matter, by its variables, its configuration files or its built-in default.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""Run Poetry for a folder's `.venv`, on the network as pip knows it: `poetry.py FOLDER COMMAND…`, by Poetry's own Python.
+"""Run Poetry for a folder's `.venv`, on the network as pip knows it: `poetry.py FOLDER COMMAND…`.
+
+The Makefile calls it, with Poetry's own Python.
 
 Poetry's client wants more of an index than the simple pages that pip reads, and not every network serves more. Its
 mirror plugin makes it read those pages and keeps addresses out of the lock. Which index, and whose certificates: pip

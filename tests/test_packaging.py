@@ -1,5 +1,6 @@
 """What is needed to install, build and ship holds together, as far as the files themselves can tell."""
 
+import json
 import os
 import re
 import subprocess
@@ -56,11 +57,20 @@ def reaches_the_builder(path: str) -> bool:
     return any(fnmatch(path, pattern) for pattern in allowed)
 
 
-def test_the_lock_names_no_index() -> None:
+@pytest.mark.parametrize("path", ["poetry.lock", "tests/clients/poetry.lock"])
+def test_a_lock_names_no_index(path: str) -> None:
     """The lock serves every network: no source sections, no addresses."""
-    lock = text_of("poetry.lock")
+    lock = text_of(path)
     assert "[package.source]" not in lock
     assert "://" not in lock
+
+
+def test_the_lock_of_node_clients_names_no_index() -> None:
+    """npm, which would write an address for every package, is told not to; what comes is held to its hash."""
+    packages: dict[str, dict[str, Any]] = json.loads(text_of("tests/clients/package-lock.json"))["packages"]
+    installed = [package for path, package in packages.items() if path]
+    assert [package for package in installed if "resolved" in package or "integrity" not in package] == []
+    assert "omit-lockfile-registry-resolved=true" in text_of("tests/clients/.npmrc").splitlines()
 
 
 def test_no_file_names_a_registry_or_a_path_of_some_machine() -> None:
@@ -127,7 +137,7 @@ def test_the_image_gets_the_files_it_needs() -> None:
     assert {path.name for path in REPOSITORY.glob("*.py")} | {"pyproject.toml", "poetry.lock"} == set(sources)
 
 
-@pytest.mark.parametrize("private", [".env", ".git", ".venv", "tests", "README.md"])
+@pytest.mark.parametrize("private", [".env", ".git", ".venv", "tests", "examples", "README.md"])
 def test_the_image_gets_nothing_else(private: str) -> None:
     """Secrets, history and tests stay outside."""
     assert text_of(".dockerignore").splitlines().count("*") == 1

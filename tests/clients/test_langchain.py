@@ -1,0 +1,52 @@
+"""LangChain's own suite for chat models, over langchain-openai's chat completions, in a pytest of its own."""
+
+import re
+from pathlib import Path
+
+from conftest import Server
+from published_clients import run_python
+
+# They ask for `response_format`, which the server refuses.
+UNSUPPORTED = "structured_output or json_mode"
+# What the suite itself skips: pictures, documents and sound, which it fetches from the net, and its recorder.
+SKIPPED = {
+    "test_anthropic_inputs",
+    "test_audio_inputs",
+    "test_image_inputs",
+    "test_image_tool_message",
+    "test_pdf_inputs",
+    "test_pdf_tool_message",
+    "test_stream_time",
+}
+TOOL_TESTS = {
+    "test_agent_loop",
+    "test_bind_runnables_as_tools",
+    "test_structured_few_shot_examples",
+    "test_tool_calling",
+    "test_tool_calling_async",
+    "test_tool_calling_with_no_arguments",
+    "test_tool_choice",
+    "test_tool_message_error_status",
+    "test_tool_message_histories_list_content",
+    "test_tool_message_histories_string_content",
+    "test_unicode_tool_call_integration",
+}
+
+
+def outcomes(output: str) -> dict[str, set[str]]:
+    """How each test ended, once for each of its parameters, from the lines that `pytest -v` writes."""
+    ended: dict[str, set[str]] = {}
+    for name, outcome in re.findall(r"::(test_\w+)\S* ([A-Z]+)", output):
+        ended.setdefault(name, set()).add(outcome)
+    return ended
+
+
+def test_langchains_suite_passes(server: Server, tmp_path: Path) -> None:
+    """Every test of the suite passes but those that it skips by itself, the tests of functions among them."""
+    arguments = ["-m", "pytest", "-v", "-k", f"not ({UNSUPPORTED})", "langchain_chat_model.py"]
+    result = run_python(arguments, server, tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    ended = outcomes(result.stdout)
+    assert {name for name, outcomes in ended.items() if outcomes == {"SKIPPED"}} == SKIPPED
+    assert {name for name, outcomes in ended.items() if outcomes == {"PASSED"}} == ended.keys() - SKIPPED
+    assert ended.keys() >= TOOL_TESTS
