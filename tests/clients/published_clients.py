@@ -51,15 +51,16 @@ def script_the_question(upstream: DemoUpstream) -> None:
 
 
 def seen(upstream: DemoUpstream) -> list[tuple[str, list[object]]]:
-    """The messages of the last request: texts, calls, and the texts of results, in the order of their calls."""
+    """The messages of the last request: texts, calls, and the texts of results, put in the order of their calls."""
     conversation: list[tuple[str, list[object]]] = []
     called: list[str] = []
     for message in upstream.messages_requests()[-1].body["messages"]:
         blocks = _blocks(message["content"])
-        results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
-        assert results == called[: len(results)], "the results aren't those of the calls before them, in their order"
+        results = {block["tool_use_id"]: block for block in blocks if block["type"] == "tool_result"}
+        assert results.keys() == set(called), "the results aren't those of the calls before them"
+        ordered = [results[each] for each in called] + [block for block in blocks if block["type"] != "tool_result"]
+        conversation.append((message["role"], [_shown(block) for block in ordered]))
         called = [block["id"] for block in blocks if block["type"] == "tool_use"]
-        conversation.append((message["role"], [_shown(block) for block in blocks]))
     return conversation
 
 
