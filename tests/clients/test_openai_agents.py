@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Server
+from conftest import ServerFactory
 from demo_upstream import Reply, ToolCall
 from published_clients import (
     ANSWER,
     COMPARE,
     COMPARISON,
+    FOLLOW_UPS,
     MODEL,
     PARIS,
     PREAMBLE,
@@ -20,14 +21,16 @@ from published_clients import (
     run_python,
     script_the_question,
     seen,
+    went_on,
 )
 
 HANDOFF = ToolCall("transfer_to_weather", {})
 
 
 @pytest.mark.parametrize("mode", ["run", "stream"])
-def test_an_agent_hands_over_to_one_with_functions(server: Server, tmp_path: Path, mode: str) -> None:
+def test_an_agent_hands_over_to_one_with_functions(serve: ServerFactory, tmp_path: Path, mode: str) -> None:
     """The second agent goes on in the first one's conversation, with instructions and functions of its own."""
+    server = serve()
     server.upstream.script(Reply(tool_calls=[HANDOFF]))
     script_the_question(server.upstream)
     result = printed(run_python(["openai_agents.py", MODEL, QUESTION, mode], server, tmp_path))
@@ -56,6 +59,7 @@ def test_an_agent_hands_over_to_one_with_functions(server: Server, tmp_path: Pat
         ("assistant", [COMPARE]),
         ("user", [COMPARISON]),
     ]
+    assert went_on(server) == FOLLOW_UPS
     first, second, *_ = [request.body for request in server.upstream.messages_requests()]
     assert [tool["name"] for tool in first["tools"]] == ["transfer_to_weather"]
     assert [tool["name"] for tool in second["tools"]] == ["get_temperature", "compare"]

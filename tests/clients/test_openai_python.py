@@ -9,13 +9,14 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolCall, ChatCompletionToolParam
 from pydantic import BaseModel
 
-from conftest import Server
+from conftest import Server, ServerFactory
 from demo_upstream import Reply
 from published_clients import (
     ANSWER,
     COMPARE,
     COMPARISON,
     CONVERSATION,
+    FOLLOW_UPS,
     MODEL,
     PARIS,
     PREAMBLE,
@@ -24,6 +25,7 @@ from published_clients import (
     TEMPERATURES,
     script_the_question,
     seen,
+    went_on,
 )
 
 
@@ -87,8 +89,9 @@ def check_completions(completions: list[ChatCompletion]) -> None:
     assert len(usages) == 3
 
 
-def test_create_loops_until_the_answer(server: Server) -> None:
+def test_create_loops_until_the_answer(serve: ServerFactory) -> None:
     """Calls, results in the client's own messages, and the answer; the model sees that conversation and no other."""
+    server = serve()
     script_the_question(server.upstream)
     client, messages, completions = server.client(), question(), list[ChatCompletion]()
     while not completions or completions[-1].choices[0].message.tool_calls:
@@ -97,10 +100,12 @@ def test_create_loops_until_the_answer(server: Server) -> None:
     check_completions(completions)
     assert completions[1].choices[0].message.content is None
     assert seen(server.upstream) == CONVERSATION
+    assert went_on(server) == FOLLOW_UPS
 
 
-def test_results_may_come_in_any_order(server: Server) -> None:
+def test_results_may_come_in_any_order(serve: ServerFactory) -> None:
     """A client that answers the second call first gets the same conversation."""
+    server = serve()
     script_the_question(server.upstream)
     client, messages, completions = server.client(), question(), list[ChatCompletion]()
     while not completions or completions[-1].choices[0].message.tool_calls:
@@ -108,10 +113,12 @@ def test_results_may_come_in_any_order(server: Server) -> None:
         messages += [completions[-1].choices[0].message, *reversed(results_of(completions[-1]))]
     check_completions(completions)
     assert seen(server.upstream) == CONVERSATION
+    assert went_on(server) == FOLLOW_UPS
 
 
-def test_the_stream_helper_loops_until_the_answer(server: Server) -> None:
+def test_the_stream_helper_loops_until_the_answer(serve: ServerFactory) -> None:
     """`.stream()` gives text and arguments as they are written, and parsed arguments at the end of each call."""
+    server = serve()
     script_the_question(server.upstream)
     client, messages, completions = server.client(), question(), list[ChatCompletion]()
     deltas, done = list[tuple[str, str]](), list[object]()
@@ -140,10 +147,12 @@ def test_the_stream_helper_loops_until_the_answer(server: Server) -> None:
     )
     assert len([name for name, delta in deltas if name == "get_temperature" and delta]) > 2, "arguments in one piece"
     assert seen(server.upstream) == CONVERSATION
+    assert went_on(server) == FOLLOW_UPS
 
 
-def test_parse_loops_until_the_answer(server: Server) -> None:
+def test_parse_loops_until_the_answer(serve: ServerFactory) -> None:
     """`.parse()` with `pydantic_function_tool` gives the arguments as instances of the client's models."""
+    server = serve()
     script_the_question(server.upstream)
     client, messages, completions = server.client(), question(), list[ChatCompletion]()
     while not completions or completions[-1].choices[0].message.tool_calls:
@@ -156,11 +165,13 @@ def test_parse_loops_until_the_answer(server: Server) -> None:
             messages.append({"role": "tool", "tool_call_id": call.id, "content": arguments.result()})
     check_completions(completions)
     assert seen(server.upstream) == CONVERSATION
+    assert went_on(server) == FOLLOW_UPS
 
 
 @pytest.mark.asyncio
-async def test_the_async_client_streams_until_the_answer(server: Server) -> None:
+async def test_the_async_client_streams_until_the_answer(serve: ServerFactory) -> None:
     """A client that puts chunks together by itself: each call's id and name come once, its arguments in pieces."""
+    server = serve()
     script_the_question(server.upstream)
     messages, texts = question(), list[str]()
     async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
@@ -187,6 +198,7 @@ async def test_the_async_client_streams_until_the_answer(server: Server) -> None
                 messages.append({"role": "tool", "tool_call_id": call["id"], "content": result_of(**call["function"])})
     assert texts == [PREAMBLE, "", ANSWER]
     assert seen(server.upstream) == CONVERSATION
+    assert went_on(server) == FOLLOW_UPS
 
 
 @pytest.mark.asyncio
