@@ -13,8 +13,8 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
 from chat_service import Completion
+from client_functions import CallStyle, call_style
 from errors import ApiError
-from function_calling import CallStyle, call_style
 from http_layer import CLIENT_LEFT
 from message_adapter import to_chat_completion, to_sampling
 from models import ChatCompletion, ErrorResponse

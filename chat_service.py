@@ -12,6 +12,7 @@ import anyio
 
 from auth import Login
 from callers import Caller
+from client_functions import to_tool_choice, to_tools
 from errors import (
     ApiError,
     ClaudeCodeError,
@@ -20,7 +21,6 @@ from errors import (
     ContextLengthExceededError,
     TurnTimeoutError,
 )
-from function_calling import to_tool_choice, to_tools
 from message_adapter import to_sampling, to_turn_request
 from model_catalog import ModelCatalog
 from models import ChatCompletionRequest

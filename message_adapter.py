@@ -23,9 +23,9 @@ from call_history import (
     results_in_front,
     with_unique_ids,
 )
+from client_functions import CallStyle, native_name
 from conversation import digests
 from errors import InvalidRequestError
-from function_calling import CallStyle, native_name
 from models import (
     AnswerMessage,
     AssistantMessage,

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from client_functions import find_faults_of_functions
 from errors import InvalidRequestError
-from function_calling import find_faults_of_functions
 from message_adapter import find_faults_of_conversation
 from models import EXAMPLE_REQUEST, ChatCompletionRequest, FaultDetail
 from parameter_validator import find_refusals, shown_name

@@ -7,7 +7,7 @@ raises StreamOrderError: better a failed request than a stream that a client tak
 from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar, Literal
 
-from function_calling import CallStyle
+from client_functions import CallStyle
 from models import ChatCompletionChunk, ChunkChoice, CompletionUsage
 from turns import InputJsonDelta, TextDelta, ToolUseStarted, TurnEnded, TurnEvent, TurnStarted
 

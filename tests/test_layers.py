@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 LAYERS = (
     {"background", "callers", "config", "errors", "schema_instance", "turns"},
     {"cli_launch", "conversation", "demo_upstream", "json_schema", "keys_file", "models", "tool_bridge"},
-    {"call_history", "cli_frames", "function_calling", "report_models", "session_locks", "stores", "turn_queue"},
+    {"call_history", "cli_frames", "client_functions", "report_models", "session_locks", "stores", "turn_queue"},
     {"cli_channel", "memory_stores", "redis_stores", "turn_events"},
     {"auth", "claude_process", "message_adapter", "parameter_validator", "rate_limiter", "request_body", "streaming"},
     {"engine_probe", "model_catalog", "quotas", "session_manager", "spare_processes"},

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from client_functions import CallStyle
 from errors import InvalidRequestError
-from function_calling import CallStyle
 from message_adapter import find_faults_of_conversation, to_chat_completion, to_sampling, to_turn_request
 from models import ChatCompletionRequest, ChatMessage
 from turns import (

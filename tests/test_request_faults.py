@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client_functions import to_tools
 from errors import InvalidRequestError, UpstreamRefusalError
-from function_calling import to_tools
 from message_adapter import to_turn_request
 from models import EXAMPLE_REQUEST
 from parameter_validator import PARAMETERS, check_parameters

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from function_calling import CallStyle
+from client_functions import CallStyle
 from models import CompletionUsage
 from streaming import DONE, ChunkEncoder, StreamOrderError
 from turns import InputJsonDelta, Message, TextDelta, ToolUseStarted, TurnEnded, TurnEvent, TurnStarted, Usage

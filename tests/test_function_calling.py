@@ -9,9 +9,9 @@ from typing import Any
 import openai
 import pytest
 
+from client_functions import native_name
 from conftest import Server, ServerFactory
 from demo_upstream import Gate, RecordedRequest, Reply, ToolCall
-from function_calling import native_name
 from test_engine import claude_processes
 
 Json = dict[str, Any]
