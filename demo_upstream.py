@@ -49,10 +49,11 @@ _CHARACTERS_A_TOKEN = 4
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call to make."""
+    """A call to make, under an id of its own or a random one."""
 
     name: str
     input: Mapping[str, object]
+    id: str | None = None
 
 
 class Gate:
@@ -223,9 +224,13 @@ def content_of(reply: Reply) -> list[tuple[Json, list[Json]]]:
     for call in reply.tool_calls:
         arguments = json.dumps(call.input, ensure_ascii=False)
         pieces = [arguments[i : i + _PIECE] for i in range(0, len(arguments), _PIECE)]
-        start = {"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex[:24]}", "name": call.name, "input": {}}
+        start = {"type": "tool_use", "id": call.id or _call_id(), "name": call.name, "input": {}}
         blocks.append((start, [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]))
     return blocks
+
+
+def _call_id() -> str:
+    return f"toolu_{uuid.uuid4().hex[:24]}"
 
 
 def _usage(body: Json, reply: Reply) -> Json:

@@ -3,32 +3,54 @@
 What it relies on is undocumented (docs/adr/0003), so another version may do otherwise; nothing is sent to Claude.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import json
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from claude_process import ClaudeProcess
-from demo_upstream import DemoUpstream, Gate, Reply
-from turns import Binding, LaunchProfile, Message, Sampling, TextBlock, TextDelta, TurnRequest
+from demo_upstream import DemoUpstream, Gate, Reply, ToolCall
+from turns import (
+    Binding,
+    LaunchProfile,
+    Message,
+    Sampling,
+    TextBlock,
+    TextDelta,
+    Tool,
+    ToolChoice,
+    ToolResultBlock,
+    ToolUseBlock,
+    TurnRequest,
+)
 
 _PATIENCE_SECONDS = 30
 _ANSWER = "Fine."
 _API_TEMPERATURE = 1
 """What the API takes where none is sent; Claude Code sends it to some models."""
 _FEW, _MANY = 2, 777
-_LEFT, _CUT = "Leave me.", "Cut me short."
+_LEFT, _CUT, _CALLING = "Leave me.", "Cut me short.", "Call two."
 _FIRST = Binding("claude-sonnet-4-5", "You are the first.")
 _SECOND = Binding("claude-opus-4-1", "You are the second.", Sampling(0.5, 0.9, ("Stop",), _MANY))
 _THIRD = Binding("claude-opus-4-1", "You are the third.")
+_TOOLS = tuple(Tool(name, json.dumps({"name": name, "input_schema": {"type": "object"}})) for name in ("two", "one"))
+_WITH_TOOLS = replace(_FIRST, tools=_TOOLS, tool_choice=ToolChoice("any"))
+_CALLS = (ToolUseBlock("toolu_1", "one", {"x": 1}), ToolUseBlock("toolu_2", "two", {}))
+_RESULTS = tuple(ToolResultBlock(call.id, (TextBlock(call.name),)) for call in reversed(_CALLS))
 
 
 def _request(binding: Binding, *texts: str) -> TurnRequest:
     messages = [Message("assistant" if index % 2 else "user", (TextBlock(text),)) for index, text in enumerate(texts)]
     return TurnRequest(binding, tuple(messages[:-1]), messages[-1])
+
+
+def _results(binding: Binding) -> TurnRequest:
+    history = (Message("user", (TextBlock(_CALLING),)), Message("assistant", (TextBlock(_ANSWER), *_CALLS)))
+    return TurnRequest(binding, history, Message("user", _RESULTS))
 
 
 async def find_fault(cli_path: Path, search_path: str, directory: Path) -> str | None:
@@ -40,6 +62,8 @@ async def find_fault(cli_path: Path, search_path: str, directory: Path) -> str |
     upstream.script(Reply(text=["Wait ", "for it"], delta_delay=0.2, gate=Gate(after=1)), when=_LEFT)
     # Slowly enough to be barred from asking on.
     upstream.script(Reply(text=["Half an ", "ans"], stop_reason="max_tokens", delta_delay=0.2), when=_CUT)
+    calls = [ToolCall(call.name, call.input, call.id) for call in _CALLS]
+    upstream.script(Reply(text=_ANSWER, tool_calls=calls), when=_CALLING)
     upstream.script(Reply(text=_ANSWER), times=None)
     async with upstream.serve() as url:
         login = {"ANTHROPIC_API_KEY": "sk-ant-dummy-loopback-only", "ANTHROPIC_BASE_URL": url}
@@ -81,7 +105,7 @@ async def _leave(process: ClaudeProcess, prompt: Message) -> None:
 
 
 # Seeded at the start, gone on with, edited, regenerated; left, and cut short; recycled for another model, prompt,
-# sampling and history, for the prompt alone, and back.
+# sampling and history, for the prompt alone, for functions, which are called and answered, and back.
 _TURNS: tuple[tuple[TurnRequest, Callable[[ClaudeProcess, Message], Awaitable[None]]], ...] = (
     (_request(_FIRST, "One", _ANSWER, "Two"), _hear),
     (_request(_FIRST, "One", _ANSWER, "Two", _ANSWER, "Three"), _hear),
@@ -91,6 +115,8 @@ _TURNS: tuple[tuple[TurnRequest, Callable[[ClaudeProcess, Message], Awaitable[No
     (_request(replace(_FIRST, sampling=Sampling(max_tokens=_FEW)), "One", _ANSWER, _CUT), _hear),
     (_request(_SECOND, "Other", "Answer.", "More"), _hear),
     (_request(_THIRD, "More"), _hear),
+    (_request(_WITH_TOOLS, _CALLING), _hear),
+    (_results(replace(_WITH_TOOLS, tool_choice=None)), _hear),
     (_request(_FIRST, "Last"), _hear),
 )
 
@@ -99,11 +125,14 @@ def _expected(request: TurnRequest) -> list[Any]:
     messages, binding = [*request.history, request.prompt], request.binding
     temperature = binding.sampling.temperature
     sampling = replace(binding.sampling, temperature=_API_TEMPERATURE if temperature is None else temperature)
-    return [binding.model, binding.system, sampling, *((each.role, _texts(each.content)) for each in messages)]
+    tools = [json.loads(tool.definition) for tool in binding.tools], binding.tool_choice and binding.tool_choice.type
+    blocks = ((each.role, json.loads(json.dumps([asdict(block) for block in each.content]))) for each in messages)
+    return [binding.model, binding.system, sampling, tools, *blocks]
 
 
 def _seen(body: dict[str, Any]) -> list[Any]:
-    messages = [(message["role"], [block["text"] for block in message["content"]]) for message in body["messages"]]
+    messages = [(message["role"], [*map(_plain, message["content"])]) for message in body["messages"]]
+    tools = body.get("tools"), body.get("tool_choice", {}).get("type")
     sampling = Sampling(
         body.get("temperature", _API_TEMPERATURE),
         body.get("top_p"),
@@ -112,8 +141,9 @@ def _seen(body: dict[str, Any]) -> list[Any]:
         body["max_tokens"] if body["max_tokens"] in (_FEW, _MANY) else None,
     )
     # Before our system prompt stand the two lines in which Claude Code says what it is.
-    return [body["model"], "".join(block["text"] for block in body["system"][2:]), sampling, *messages]
+    return [body["model"], "".join(block["text"] for block in body["system"][2:]), sampling, tools, *messages]
 
 
-def _texts(content: Sequence[object]) -> list[str]:
-    return [block.text for block in content if isinstance(block, TextBlock)]
+def _plain(block: dict[str, Any]) -> dict[str, Any]:
+    """Return a block less Claude Code's cache mark."""
+    return {name: value for name, value in block.items() if name != "cache_control"}

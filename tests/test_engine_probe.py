@@ -41,6 +41,11 @@ def keep_the_sampling(old: Binding | None, new: Binding, environment: Mapping[st
     return rebinding(old, forgotten, environment)
 
 
+def keep_the_tools(old: Binding | None, new: Binding, environment: Mapping[str, str]) -> Iterator[Control]:
+    """As if Claude Code didn't forget the functions of a client that is gone."""
+    return rebinding(old, replace(new, tools=new.tools or (old.tools if old else ())), environment)
+
+
 def ask_by_full_name(old: Binding | None, new: Binding, environment: Mapping[str, str]) -> Iterator[Control]:
     """As if Claude Code tried out each model with a request."""
     for subtype, fields in rebinding(old, new, environment):
@@ -56,9 +61,10 @@ def ask_by_full_name(old: Binding | None, new: Binding, environment: Mapping[str
         (
             "rebinding",
             keep_the_sampling,
-            "Sampling(temperature=0.5, top_p=0.9, stop_sequences=('Stop',), max_tokens=777), ('user', ['More'])",
+            "Sampling(temperature=0.5, top_p=0.9, stop_sequences=('Stop',), max_tokens=777), ([], None), ('user',",
         ),
         ("rebinding", ask_by_full_name, "asked the model 8 times"),
+        ("rebinding", keep_the_tools, "([{'name': 'two'"),
     ],
 )
 async def test_a_cli_that_does_otherwise_fails(
