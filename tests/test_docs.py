@@ -62,14 +62,17 @@ def test_the_readmes_curl_works_as_pasted(server: Server, stream: bool) -> None:
     )
 
 
-def test_the_readmes_python_works_as_pasted(server: Server) -> None:
-    """The program prints what the model wrote."""
-    program = code_block("python", "import OpenAI").replace("http://localhost:8000", server.url)
+@pytest.mark.parametrize("more", ["import OpenAI", "session_id", "tool_call_id"])
+def test_the_readmes_python_works_as_pasted(server: Server, more: str) -> None:
+    """The first program prints what the model wrote, and what the README adds to it later does what it says."""
+    first = code_block("python", "import OpenAI").replace("http://localhost:8000", server.url)
+    program = first + (code_block("python", more) if more not in first else "")
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
     answer = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment
     )
-    assert "demo upstream" in answer.stdout
+    assert answer.stdout.count("demo upstream") == (2 if more == "tool_call_id" else 1)
+    assert len(server.upstream.messages_requests()) == (1 if more in first else 3)
 
 
 def test_the_readmes_file_of_keys_is_right() -> None:
