@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tool_bridge import server_name
-from turns import Binding, Message
+from turns import Binding, Message, Sampling
 
 Frame = dict[str, Any]
 
@@ -66,24 +66,18 @@ def rebinding(old: Binding | None, new: Binding, environment: Mapping[str, str] 
 
 def _extra_body(old: Binding | None, new: Binding) -> Mapping[str, str]:
     """Return the variable whose JSON Claude Code merges into each request; it stays until another takes its place."""
-    fields = _fields_of_body(new)
-    before = _fields_of_body(old) if old else ""
-    return {} if fields == before else {"CLAUDE_CODE_EXTRA_BODY": fields}
-
-
-def _fields_of_body(binding: Binding) -> str:
-    """Write what a binding puts into the body of each request; "" where it puts nothing.
-
-    The tools among it: by itself Claude Code sorts them, and knows nothing of `strict`.
-    """
-    choice = binding.tool_choice
+    before = (old.sampling, old.tools, old.tool_choice) if old else (Sampling(), (), None)
+    if (new.sampling, new.tools, new.tool_choice) == before:
+        return {}
+    # The tools among it: by itself Claude Code sorts them, and knows nothing of `strict`.
+    choice = asdict(new.tool_choice) if new.tool_choice else {}
     fields = {
-        **asdict(binding.sampling),
-        "tools": [json.loads(tool.definition) for tool in binding.tools],
-        "tool_choice": {name: value for name, value in asdict(choice).items() if value} if choice else None,
+        **asdict(new.sampling),
+        "tools": [json.loads(tool.definition) for tool in new.tools],
+        "tool_choice": {name: value for name, value in choice.items() if value},
     }
-    given = {name: value for name, value in fields.items() if value not in (None, (), [])}
-    return json.dumps(given) if given else ""
+    given = {name: value for name, value in fields.items() if value not in (None, (), [], {})}
+    return {"CLAUDE_CODE_EXTRA_BODY": json.dumps(given) if given else ""}
 
 
 def _user_frame(content: list[dict[str, Any]]) -> dict[str, Any]:
