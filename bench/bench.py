@@ -34,6 +34,16 @@ TURNS = 20
 # Without it TCP's delayed acknowledgement, on loopback, adds 40 ms to what a process asks at once after an answer: (b)
 # would suffer, and (c), which has several processes, would look better than it is.
 PAUSE = 0.05
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather in a city now.",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        },
+    }
+]
 MODELS = ("claude-sonnet-4-5", "claude-opus-4-1", "claude-haiku-4-5")
 
 
@@ -300,6 +310,39 @@ class Bench:
                 if turn and dice.random() < 0.2:  # noqa: PLR2004 - one turn in five is followed by an edit
                     del messages[-4:]
 
+    async def functions(self) -> None:
+        """(g) A function's round trip: from its result to the first text, beside the next turn of a conversation."""
+        lane, warm, trips = self._lanes(1)[0], list[Sample](), list[Sample]()
+        for _ in range(40):
+            warm.append(await self._next_turn(lane))
+            trips.append(await self._round_trip(lane))
+        self._report.add(
+            Row("(c) server, next turn of a conversation: first text", first(warm)),
+            Row("(g) result of a function: first text", first(trips)),
+            Verdict("(g) / (c), first text", first(trips) / first(warm), 1.5),
+        )
+        if any(sample.origin for sample in trips):  # Another server doesn't tell.
+            elsewhere = sum(sample.origin != "adopted" for sample in trips)
+            self._report.add(Verdict("(g) results that found no waiting turn", elsewhere, 0))
+
+    async def _next_turn(self, lane: ServerLane) -> Sample:
+        system, prompt = next(FRESH)
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+        _, text = await lane.converse(messages)
+        await anyio.sleep(PAUSE)
+        messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "And now?"}]
+        return (await lane.converse(messages))[0]
+
+    async def _round_trip(self, lane: ServerLane) -> Sample:
+        system, prompt = next(FRESH)
+        messages: list[dict[str, Any]] = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+        message = await lane.call(messages, TOOLS)
+        await anyio.sleep(PAUSE)
+        results = [
+            {"role": "tool", "tool_call_id": call["id"], "content": "21 °C, sunny"} for call in message["tool_calls"]
+        ]
+        return (await lane.converse([*messages, message, *results], tools=TOOLS))[0]
+
     async def memory(self, server: OurServer) -> None:
         """(f) The memory of the server and of its processes, before and after 1,000 requests."""
         before, _ = server.memory()
@@ -322,8 +365,8 @@ async def measure(stage: Stage, base_url: str | None, keys: Sequence[str], repor
     limits = httpx.Limits(max_connections=CROWD)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits, trust_env=False) as client:
         bench = Bench(stage, client, keys, report)
-        parts: list[Callable[[], Any]] = [bench.alone, bench.together, bench.crowd, bench.conversation, bench.day]
-        for part in parts:
+        early: list[Callable[[], Any]] = [bench.alone, bench.together, bench.crowd]
+        for part in [*early, bench.conversation, bench.day, bench.functions]:
             await part()
         if stage.server:
             await bench.memory(stage.server)

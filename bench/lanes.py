@@ -150,13 +150,23 @@ class ServerLane:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
         return (await self.converse(messages))[0]
 
-    async def converse(self, messages: Sequence[Json]) -> tuple[Sample, str]:
+    async def call(self, messages: Sequence[Json], tools: Sequence[Json]) -> Json:
+        """Have a conversation answered by calls of functions; return the message that has them."""
+        body = {"model": self._model, "messages": messages, "tools": tools}
+        response = await self._client.post("chat/completions", json=body, headers=self._headers)
+        message: Json = response.json()["choices"][0]["message"]
+        return message
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"}
+
+    async def converse(self, messages: Sequence[Json], **more: Any) -> tuple[Sample, str]:
         """Have a conversation answered; return the answer's text as well."""
         watch = Watch()
-        body = {"model": self._model, "messages": messages, "stream": self._stream}
-        headers = {"Authorization": f"Bearer {self._key}"}
+        body = {"model": self._model, "messages": messages, "stream": self._stream, **more}
         text = line = ""
-        async with self._client.stream("POST", "chat/completions", json=body, headers=headers) as response:
+        async with self._client.stream("POST", "chat/completions", json=body, headers=self._headers) as response:
             async for line in (line async for line in response.aiter_lines() if line):
                 if piece := _content(line):
                     watch.text()
