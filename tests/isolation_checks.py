@@ -93,8 +93,30 @@ def text_blocks(content: str | list[Json]) -> list[Json]:
 def expected_parameters(parameters: Json) -> Json:
     """Claude's fields for OpenAI's parameters; its temperatures end at 1, which is left to Claude Code."""
     names = {"stop": "stop_sequences", "max_completion_tokens": "max_tokens"}
-    fields = {names.get(name, name): value for name, value in parameters.items()}
-    return {name: value for name, value in fields.items() if name != "temperature" or value < 1}
+    others = {name: value for name, value in parameters.items() if name not in OFFERING}
+    fields = {names.get(name, name): value for name, value in others.items()}
+    fields = {name: value for name, value in fields.items() if name != "temperature" or value < 1}
+    if "tools" in parameters:
+        fields["tools"] = [expected_definition(**tool["function"]) for tool in parameters["tools"]]
+    if choice := expected_choice(**{name: parameters[name] for name in OFFERING[1:] if name in parameters}):
+        fields["tool_choice"] = choice
+    return fields
+
+
+OFFERING = ("tools", "tool_choice", "parallel_tool_calls")
+
+
+def expected_definition(name: str, description: str, parameters: Json) -> Json:
+    """A function, as Claude's API has it."""
+    return {"name": name, "description": description, "input_schema": parameters}
+
+
+def expected_choice(tool_choice: str | Json = "", *, parallel_tool_calls: bool = True) -> Json:
+    """Whether to call, as Claude's API has it; nothing where a client says nothing."""
+    if isinstance(tool_choice, dict):
+        return {"type": "tool", "name": tool_choice["function"]["name"]}
+    choice = {"type": {"required": "any"}.get(tool_choice, tool_choice)} if tool_choice else {}
+    return choice if parallel_tool_calls else {"type": "auto", **choice, "disable_parallel_tool_use": True}
 
 
 # What the model saw

@@ -38,8 +38,28 @@ class Fate:
     finish: str = field(default="stop", repr=False)
     breaks_off: bool = field(default=False, repr=False)
     leaves: Literal["at once", "before", "after"] | None = field(default=None, repr=False)
+    offers: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the request has to have for it: functions that are called."""
     is_raced: bool = field(default=False, repr=False)
     """Claude Code would ask again by itself, and its process has to be killed within some ms (docs/adr/0002)."""
+
+
+def function(name: str, **properties: Any) -> Json:
+    """A function of a client's."""
+    schema = {"type": "object", "properties": properties}
+    return {"type": "function", "function": {"name": name, "description": f"{name} 漢", "parameters": schema}}
+
+
+# One and the same name with two schemas, and the same functions in two orders.
+WEATHER, TIME = function("weather", city={"type": "string"}), function("time")
+OTHER_WEATHER = function("weather", place={"$ref": "#/$defs/place"})
+OFFERS: tuple[Json, ...] = (
+    {"tools": [WEATHER, TIME]},
+    {"tools": [TIME, WEATHER], "tool_choice": "required"},
+    {"tools": [OTHER_WEATHER, function("Read")], "parallel_tool_calls": False},
+    {"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "weather"}}},
+    {"tools": [TIME], "tool_choice": "none"},
+)
 
 
 def _error(status: int, seen: int) -> Fate:
@@ -52,8 +72,36 @@ ANSWERS = (
     Fate("answered", Reply(text=["<system-reminder>{}</system-reminder>", " 🙂\u2028"])),
     Fate("answered", Reply(text=["Thought", " {}"], thinking="A thought for {}")),
 )
+CALLS = (
+    Fate(
+        "called",
+        Reply(text=["Look ", "{}"], tool_calls=[ToolCall("weather", {"city": "Zürich {}"})]),
+        finish="tool_calls",
+        offers=OFFERS[0],
+    ),
+    Fate(
+        "called",
+        Reply(tool_calls=[ToolCall("time", {}), ToolCall("weather", {"city": "{}"}), ToolCall("time", {"of": ["{}"]})]),
+        finish="tool_calls",
+        offers=OFFERS[1],
+    ),
+    Fate(
+        "called",
+        Reply(text=["\n\nSee {}"], thinking="A thought for {}", tool_calls=[ToolCall("weather", {"place": None})]),
+        finish="tool_calls",
+        offers=OFFERS[2],
+    ),
+)
 FATES = (
     *ANSWERS * 5,
+    *CALLS * 3,
+    Fate(
+        "left after",
+        Reply(text=["First "], tool_calls=[ToolCall("time", {"of": "{}"})]),
+        leaves="after",
+        offers=OFFERS[0],
+    ),
+    Fate("cut", Reply(tool_calls=[ToolCall("time", {"of": "{}"})], cut_after=1), breaks_off=True, offers=OFFERS[1]),
     Fate("answered", Reply(text=["Stopped ", "{}"], stop_reason="stop_sequence")),
     Fate("empty", Reply(text=[]), is_raced=True),
     Fate("empty", Reply(text=["\n", " "]), is_raced=True),
@@ -96,6 +144,7 @@ class Turn:
     status: int | None = None
     origin: str | None = None
     said: str = ""
+    calls: list[Json] = field(default_factory=list)
     finish: str | None = None
     has_error: bool = False
 
@@ -121,7 +170,13 @@ class Turn:
         marked = [piece.replace("{}", self.mark) for piece in self.fate.reply.text or ()]
         thinking = self.fate.reply.thinking and self.fate.reply.thinking.replace("{}", self.mark)
         gate = Gate(after=1) if self.fate.leaves == "after" else None
-        return replace(self.fate.reply, text=marked, thinking=thinking, gate=gate)
+        calls = [ToolCall(call.name, _marked_input(call.input, self.mark)) for call in self.fate.reply.tool_calls]
+        return replace(self.fate.reply, text=marked, thinking=thinking, tool_calls=calls, gate=gate)
+
+
+def _marked_input(arguments: Mapping[str, object], mark: str) -> Json:
+    marked: Json = json.loads(json.dumps(arguments, ensure_ascii=False).replace('{}"', f'{mark}"'))
+    return marked
 
 
 def mark_of(body: Json) -> str:
@@ -193,7 +248,8 @@ def _listen(site: Site, turn: Turn) -> None:
         else:
             answer = json.loads(response.read())
             for choice in answer.get("choices", []):
-                turn.said, turn.finish = choice["message"]["content"], choice["finish_reason"]
+                turn.said, turn.finish = choice["message"]["content"] or "", choice["finish_reason"]
+                turn.calls = choice["message"].get("tool_calls", [])
 
 
 def _take_chunks(turn: Turn, response: httpx.Response) -> None:
@@ -202,9 +258,18 @@ def _take_chunks(turn: Turn, response: httpx.Response) -> None:
         turn.has_error |= "error" in chunk
         for choice in chunk.get("choices", []):
             turn.said += choice["delta"].get("content", "")
+            for delta in choice["delta"].get("tool_calls", []):
+                _take_call(turn, delta)
             turn.finish = choice["finish_reason"]
         if turn.said and turn.fate.leaves:
             return
+
+
+def _take_call(turn: Turn, delta: Json) -> None:
+    if delta["index"] == len(turn.calls):
+        turn.calls.append({name: value for name, value in delta.items() if name != "index"})
+    else:
+        turn.calls[delta["index"]]["function"]["arguments"] += delta["function"]["arguments"]
 
 
 def _events(response: httpx.Response) -> Iterator[Json]:
@@ -261,6 +326,9 @@ def check_response(turn: Turn) -> None:
     assert turn.status == turn.fate.status, str(turn)
     if turn.status == _OK:
         assert (turn.said, turn.finish, turn.has_error) == (turn.answer, turn.fate.finish, False), str(turn)
+        functions = [call["function"] for call in turn.calls]
+        called = [(function["name"], json.loads(function["arguments"])) for function in functions]
+        assert called == [(call.name, call.input) for call in turn.reply.tool_calls], str(turn)
         assert turn.origin, str(turn)
 
 
@@ -282,6 +350,7 @@ class Conversation:
     key: str
     model: str
     messages: list[Json]
+    offers: Json = field(default_factory=dict)
 
     def remember(self, turn: Turn, keeps: _Keeping) -> None:
         """Be what the client makes of a turn."""
@@ -291,6 +360,9 @@ class Conversation:
             self.messages = deepcopy(turn.messages)
         if was_answered and keeps != "nothing":
             self.messages.append({"role": "assistant", "content": _KEEPING[keeps](turn.answer)})
+            if turn.calls and turn.fate.offers:
+                self.messages[-1]["tool_calls"] = turn.calls
+                self.offers = {name: value for name, value in turn.parameters.items() if name in turn.fate.offers}
 
 
 @dataclass(frozen=True)
@@ -304,6 +376,7 @@ class Move:
     stream: bool
     keeps: _Keeping
     parameters: Json
+    offers: Json
 
 
 _Change = Callable[[list[Json], Move], None]
@@ -384,17 +457,31 @@ CHANGES: Mapping[str, _Change] = {
 def planned(conversation: Conversation, move: Move, taken: set[str]) -> Turn:
     """A client's next request. Turns at the same time need marks of their own, in `taken`."""
     messages = deepcopy(conversation.messages)
+    answers = bool(messages and messages[-1].get("tool_calls"))
+    if answers:
+        _answer(messages, move)
     CHANGES[move.change](messages, move)
     mark = last_mark(messages[-1:]) if move.change == "regenerate" else None
     if mark is None or mark in taken:
         mark = next(_marks)
         content = deepcopy(move.content)
-        if move.change == "call last":
+        if move.change == "call last" or (answers and messages[-1]["role"] == "tool" and move.place):
             messages[-1]["content"] = _marked(content, mark)
         else:
             messages.append({"role": "user", "content": _marked(content, mark)})
     taken.add(mark)
-    return Turn(conversation.key, conversation.model, messages, move.stream, move.fate, mark, move.parameters)
+    # Whoever answers offers what was called once more, mostly: only so does the turn go on that waits.
+    again = conversation.offers if answers and move.place > 1 else {}
+    offers = move.fate.offers or again or move.offers
+    parameters = {**move.parameters, **offers}
+    return Turn(conversation.key, conversation.model, messages, move.stream, move.fate, mark, parameters)
+
+
+def _answer(messages: list[Json], move: Move) -> None:
+    """Answer the calls that stand last, in an order of the client's own."""
+    calls = [call["id"] for call in messages[-1]["tool_calls"]]
+    order = sorted(calls, reverse=move.place % 2 == 0)
+    messages += [{"role": "tool", "tool_call_id": call, "content": deepcopy(move.content)} for call in order]
 
 
 def _marked(content: str | list[Json], mark: str) -> str | list[Json]:

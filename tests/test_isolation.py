@@ -25,6 +25,7 @@ from isolation_checks import Checks
 from isolation_clients import (
     CHANGES,
     FATES,
+    OFFERS,
     PATIENCE_SECONDS,
     Conversation,
     Json,
@@ -90,6 +91,7 @@ MOVES = st.builds(
     stream=st.booleans(),
     keeps=st.sampled_from(["whole", "whole", "whole", "stripped", "in parts", "nothing"]),
     parameters=st.just({}) | PARAMETERS,
+    offers=st.just({}) | st.sampled_from(OFFERS),
 )
 
 
