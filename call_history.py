@@ -27,13 +27,14 @@ def in_present_form(messages: Sequence[ChatMessage], awaited: Sequence[str]) -> 
             yield message
 
 
-def _is_system(message: ChatMessage) -> bool:
+def is_system(message: ChatMessage) -> bool:
+    """Whether a message is a part of the system prompt."""
     return isinstance(message, SystemMessage)
 
 
 def results_in_front(messages: Iterable[ChatMessage]) -> list[ToolMessage]:
     """Return the results that stand before anything that is said: they belong to calls that were made before."""
-    spoken = (message for message in messages if not _is_system(message))
+    spoken = (message for message in messages if not is_system(message))
     results = takewhile(lambda message: isinstance(message, ToolMessage), spoken)
     return [result for result in results if isinstance(result, ToolMessage)]
 
@@ -42,7 +43,7 @@ def calls_with_places(message: AssistantMessage, index: int) -> Iterator[tuple[T
     """Yield the calls of a message, each with where it stands in the request; one in the old form is the last."""
     calls = message.tool_calls or []
     for number, call in enumerate(calls):
-        is_old = message.function_call and number == len(calls) - 1
+        is_old = message.function_call is not None and number == len(calls) - 1
         yield call, f"messages.[{index}]." + ("function_call" if is_old else f"tool_calls.[{number}].function")
 
 
@@ -52,7 +53,8 @@ def check_order(messages: Sequence[ChatMessage], made_before: Iterable[str]) -> 
     `made_before` are the calls that were made right before these messages.
     """
     open_calls = {*made_before}
-    begin = sum(1 for _ in takewhile(_is_system, messages))
+    # In front they leave a session's calls open: they only join the system prompt.
+    begin = sum(1 for _ in takewhile(is_system, messages))
     for index, message in enumerate(messages[begin:], begin):
         if isinstance(message, ToolMessage):
             _close_call(open_calls, message, index)

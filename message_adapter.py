@@ -19,6 +19,7 @@ from call_history import (
     calls_with_places,
     check_order,
     in_present_form,
+    is_system,
     refuse_open_calls,
     results_in_front,
     with_unique_ids,
@@ -38,7 +39,6 @@ from models import (
     FunctionCall,
     OtherPart,
     RefusalPart,
-    SystemMessage,
     TextPart,
     ToolCall,
     ToolMessage,
@@ -83,7 +83,7 @@ def to_turn_request(binding: Binding, messages: Sequence[ChatMessage], memory: M
     messages = [*in_present_form(messages, awaited)]
     answered = awaited if any(results_in_front(messages)) else ()
     check_order(messages, answered)
-    system = [_joined_text(message, index) for index, message in enumerate(messages) if _is_system(message)]
+    system = [_joined_text(message, index) for index, message in enumerate(messages) if is_system(message)]
     converted = _merged(_converted(with_unique_ids(messages, (), answered)))
     if not _begins_with(converted, memory.messages):
         if not answered:
@@ -211,10 +211,6 @@ def _system_prompt(texts: Sequence[str]) -> str | None:
     if system.startswith(_BILLING_HEADER) or system == _BOUNDARY:
         raise InvalidRequestError("Claude Code takes this system prompt for words of its own.", param="messages")
     return system or None
-
-
-def _is_system(message: ChatMessage) -> bool:
-    return isinstance(message, SystemMessage)
 
 
 def _joined_text(message: ChatMessage, index: int) -> str:

@@ -110,7 +110,7 @@ class ProcessPool:
         self._limits, self._tasks, self._clock, self._on_untold_cost = limits, tasks, clock, on_untold_cost
         self._open = True
         self._reuse = False
-        self._processes: dict[ClaudeProcess, str | None] = {}  # With their owners.
+        self._processes: dict[ClaudeProcess, str | None] = {}  # With their owners; None: nobody's yet.
         self._starting = self._ending = 0
         self._gone = anyio.Event()
         self._parked: list[_Parked] = []  # Least recently used first.
@@ -367,9 +367,9 @@ class ProcessPool:
                 await self._let_tell_cost(process, owner)
         finally:
             await _end(process)
-        self._ending -= 1
-        self._gone.set()
-        self._gone = anyio.Event()
+            self._ending -= 1
+            self._gone.set()
+            self._gone = anyio.Event()
 
     async def _let_tell_cost(self, process: ClaudeProcess, owner: str) -> None:
         """Book what a turn has cost that waits for results: it tells at its end."""

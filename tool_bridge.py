@@ -1,7 +1,7 @@
 """The client's functions as Claude Code sees them: one MCP server, whose calls wait until the client has the results.
 
-Purely: a frame comes in, frames go out. What the model is told of a function stands in the request's body (cli_frames);
-Claude Code needs to know only its name.
+Without I/O: a frame comes in, frames go out. What the model is told of a function stands in the request's body, see
+cli_frames.py; Claude Code needs to know only its name.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,9 +13,8 @@ from turns import Message, Tool, ToolResultBlock
 
 Frame = dict[str, Any]
 
-# Of more than 50,000 characters (of UTF-16) Claude Code asks Claude how many tokens they are; then it writes them to
-# the disk, and shows the model where.
-_LONGEST_RESULT = 25_000
+# Somewhat longer ones Claude Code lets Claude count, and then writes to the disk. A character may be two of UTF-16.
+_LONGEST_RESULT = 50_000 // 2
 
 
 def server_name(tools: Sequence[Tool]) -> str | None:

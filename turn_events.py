@@ -54,6 +54,7 @@ class _Call:
         """The arguments; None where they are no JSON object, or not complete."""
         try:
             arguments = from_json(self.arguments, allow_inf_nan=False)
+            json.dumps(arguments, allow_nan=False)  # 1e999 is read as infinity.
         except ValueError:
             return None
         return arguments if isinstance(arguments, dict) else None

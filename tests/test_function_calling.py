@@ -284,11 +284,12 @@ def test_who_doesnt_answer_a_call_may_go_on_without_it(serve: ServerFactory) -> 
 
 @needs_reuse
 def test_two_that_answer_the_same_call(serve: ServerFactory) -> None:
-    """One goes on with the turn; for the other the conversation is made anew, and both are answered."""
+    """One goes on with the turn; for the one that comes later it is rewound, or made anew, and both are answered."""
     server = serve()
     messages = called(server, "weather")
     answered = [*messages, *results(calls_of(messages), "21 °C")]
     responses = [create(server, answered), create(server, answered)]
+    assert responses[0][0]["x-claude-process"] == "adopted"
     assert [completion.choices[0].message.content for _, completion in responses] == ["Fine.", "Fine."]
     assert seen(server, -1) == seen(server, -2) == expected(answered)
 

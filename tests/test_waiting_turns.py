@@ -25,7 +25,8 @@ async def waiting(
     """A pool in which a turn waits, its process, and the request that has the results."""
     upstream.reset()
     usage = {"input_tokens": 1000, "output_tokens": 100}
-    upstream.script(Reply(text="Let me see.", tool_calls=[ToolCall("weather", {})], usage=usage))
+    calls = [ToolCall("weather", {})]
+    upstream.script(Reply(text="Let me see.", thinking="Where?", tool_calls=calls, usage=usage))
     upstream.script(Reply(text="Fine."), times=None)
     async with opened(profile, **limits) as clients:
         request = request_of("Go", binding=WITH_TOOLS)
@@ -126,6 +127,8 @@ async def test_other_functions_or_words_are_another_turn(
     body = upstream.messages_requests()[-1].body
     assert [tool["name"] for tool in body["tools"]] == [tool.name for tool in change.get("tools", WITH_TOOLS.tools)]
     assert [message["role"] for message in body["messages"]] == ["user", "assistant", "user"]
+    # Only a turn that goes on has what it thought.
+    assert [block["type"] for block in body["messages"][1]["content"]] == ["text", "tool_use"]
 
 
 @pytest.mark.asyncio
