@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 # So it does after a call of what isn't the client's, or can't be read: it would argue with it.
 _CUT_SHORT = frozenset({"max_tokens", "model_context_window_exceeded"})
 _STOPS_THAT_THE_CLI_CONTINUES = _CUT_SHORT | {"tool_use"}
+_NO_CALLS_AFTER = _CUT_SHORT | {"refusal"}
 
 _TOO_LONG_FOR_THE_CLI = "blocking_limit"
 _TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
@@ -169,13 +170,15 @@ def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
     """End the turn where it waits for results, or where the CLI would go on by itself: it must not ask the model."""
     if stop_reason is None:
         return
-    if state.calls and stop_reason not in (*_CUT_SHORT, "refusal"):
+    # Such calls Claude Code makes, and they wait in tool_bridge; with others it argues.
+    is_held = all(call.name in state.functions and call.input is not None for call in state.calls)
+    if state.calls and stop_reason not in _NO_CALLS_AFTER:
         # Whatever the API calls it: it is for its calls that Claude Code acts.
         stop_reason = "tool_use"
-        state.waits_for_results = all(call.name in state.functions and call.input is not None for call in state.calls)
+        state.waits_for_results = is_held
     is_blank = stop_reason != "refusal" and not state.answer.content
-    goes_on = is_blank or stop_reason in _STOPS_THAT_THE_CLI_CONTINUES
-    state.continues_by_itself = goes_on and not state.waits_for_results
+    goes_on = is_blank or bool(state.calls) or stop_reason in _STOPS_THAT_THE_CLI_CONTINUES
+    state.continues_by_itself = goes_on and not (state.calls and is_held and stop_reason not in _CUT_SHORT)
     if goes_on:
         yield TurnEnded(stop_reason, _usage(state.usage), cost_usd=None, answer=state.answer)
 

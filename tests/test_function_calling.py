@@ -594,6 +594,19 @@ def test_what_the_client_never_offered_is_passed_on_and_not_argued_with(serve: S
     assert len(server.upstream.messages_requests()) == 2
 
 
+@pytest.mark.parametrize("stop_reason", ["end_turn", "stop_sequence", "refusal"])
+def test_calls_with_another_reason_to_stop(serve: ServerFactory, stop_reason: str) -> None:
+    """Calls are calls, whatever the API gives for a reason; only after a refusal nothing waits for their results."""
+    server = serve()
+    scripted(server, calling("weather", stop_reason=stop_reason))
+    _, completion = create(server, GO)
+    is_refused = stop_reason == "refusal"
+    assert completion.choices[0].finish_reason == ("content_filter" if is_refused else "tool_calls")
+    create(server, [*GO, *GO], tools=None)
+    assert seen(server) == [[text("Go"), text("Go")]]
+    assert len(server.upstream.messages_requests()) == 2
+
+
 def test_a_call_that_is_cut_short(serve: ServerFactory) -> None:
     """Where the limit cuts a call, the client is told that, and nothing waits for its result."""
     server = serve()
