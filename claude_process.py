@@ -26,10 +26,10 @@ from claude_agent_sdk import Message as SdkMessage
 
 import cli_launch
 from cli_channel import Answer, CliChannel
-from cli_frames import NOWHERE, Frame, frame_of, rebinding, rewind_to, set_environment
+from cli_frames import NOWHERE, Frame, frame_of, rebinding, rewind_to, server_name, set_environment
 from conversation import Conversation, Digest, digests
 from errors import ClaudeCodeError
-from tool_bridge import results_in, server_name
+from tool_bridge import results_in
 from turn_events import TurnState, events_of
 from turns import (
     Account,
@@ -225,8 +225,10 @@ class ClaudeProcess:
 
     async def _answer(self, prompt: Message) -> None:
         """Let the turn that waits for results have them."""
+        results = results_in(prompt)
+        assert results is not None  # noqa: S101 - for the type checker: prepared for them
         self._awaited = frozenset()
-        await self._channel.write_frames(self._channel.bridge.answer(results_in(prompt) or {}))
+        await self._channel.write_frames(self._channel.bridge.answer(results))
 
     async def _first_sign(self, messages: AsyncGenerator[SdkMessage, None]) -> SdkMessage:
         """Return what comes first after a prompt: Claude Code says that it begins, long before the model answers."""

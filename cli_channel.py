@@ -23,10 +23,11 @@ logger = logging.getLogger(__name__)
 _CONTROL_TIMEOUT_SECONDS = 10.0
 _EXIT_GRACE_SECONDS = 2.0
 _LONGEST_FRAME_BYTES = 64 * 2**20
-
-# They come as long as a call waits, and nobody reads then.
-_TELL_NOTHING = frozenset({"tool_progress", "keep_alive"})
 _LAST_WORDS_BYTES = 2000
+
+# They come as long as a call waits, which may be long. Nobody reads meanwhile, and where the buffer of the SDK's client,
+# a hundred frames, is full, nothing comes through any more: no answer to a control request, either.
+_TELL_NOTHING = frozenset({"tool_progress", "keep_alive"})
 
 
 class CliChannel:

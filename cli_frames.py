@@ -3,12 +3,12 @@
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from hashlib import blake2b
 from typing import Any
 
-from tool_bridge import server_name
-from turns import Binding, Message, Sampling
+from turns import Binding, Message, Sampling, Tool
 
 Frame = dict[str, Any]
 
@@ -62,6 +62,17 @@ def rebinding(old: Binding | None, new: Binding, environment: Mapping[str, str] 
         settings["env"] = variables
     if settings:
         yield "apply_flag_settings", {"settings": settings}
+
+
+def server_name(tools: Sequence[Tool]) -> str | None:
+    """Name the server of these functions after them.
+
+    Claude Code never forgets what a server of a name had before, so one of other functions needs another name.
+    """
+    if not tools:
+        return None
+    names = "\0".join(sorted(tool.name for tool in tools))
+    return f"client_{blake2b(names.encode(), digest_size=8).hexdigest()}"
 
 
 def _extra_body(old: Binding | None, new: Binding) -> Mapping[str, str]:

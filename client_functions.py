@@ -7,7 +7,6 @@ Source: https://platform.openai.com/docs/guides/function-calling
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -64,26 +63,27 @@ def native_name(name: str) -> str:
 
 def call_style(body: ChatCompletionRequest) -> CallStyle:
     """Return how to tell this request's client of calls."""
-    own_names = {native_name(function.name): function.name for function in _functions(body)}
-    return CallStyle(own_names, body.functions is not None, _named(body) is not None)
+    form = _Form.of(body)
+    own_names = {native_name(function.name): function.name for function in form.functions}
+    return CallStyle(own_names, form.is_legacy, form.named is not None)
 
 
 def to_tools(body: ChatCompletionRequest) -> tuple[Tool, ...]:
     """Convert a request's functions. Raises InvalidRequestError, with `param`, for what can't be one."""
     for fault in _faults(body):
         raise fault
-    return tuple(map(_tool, _functions(body)))
+    return tuple(map(_tool, _Form.of(body).functions))
 
 
 def to_tool_choice(body: ChatCompletionRequest) -> ToolChoice | None:
     """Convert what a request says of whether and what to call; None where it says nothing."""
-    one_at_most = body.parallel_tool_calls is False or body.functions is not None
-    if name := _named(body):
-        return ToolChoice("tool", native_name(name), one_at_most)
-    mode = body.function_call if body.functions else body.tool_choice
-    if not _functions(body) or (mode is None and not one_at_most):
+    form = _Form.of(body)
+    one_at_most = body.parallel_tool_calls is False or form.is_legacy
+    if form.named is not None:
+        return ToolChoice("tool", native_name(form.named), one_at_most)
+    if not form.functions or (form.choice is None and not one_at_most):
         return None
-    choice = _CHOICES[str(mode or "auto")]
+    choice = _CHOICES[form.choice if isinstance(form.choice, str) else "auto"]
     return ToolChoice(choice, disable_parallel_tool_use=one_at_most and choice != "none")
 
 
@@ -92,16 +92,31 @@ def find_faults_of_functions(body: ChatCompletionRequest) -> tuple[InvalidReques
     return tuple(_faults(body))
 
 
-def _functions(body: ChatCompletionRequest) -> Sequence[FunctionDefinition]:
-    return [tool.function for tool in body.tools] if body.tools else body.functions or ()
+@dataclass(frozen=True)
+class _Form:
+    """What a request has of functions, and the form that it has it in: `tools`, or of old `functions`."""
 
+    functions: Sequence[FunctionDefinition]
+    choice: str | NamedToolChoice | FunctionName | None
+    is_legacy: bool
 
-def _named(body: ChatCompletionRequest) -> str | None:
-    """Return the function that has to be called."""
-    choice = body.function_call if body.functions else body.tool_choice
-    if isinstance(choice, NamedToolChoice):
-        return choice.function.name
-    return choice.name if isinstance(choice, FunctionName) else None
+    @classmethod
+    def of(cls, body: ChatCompletionRequest) -> "_Form":
+        """Look at a request."""
+        if body.functions and not body.tools:
+            return cls(body.functions, body.function_call, is_legacy=True)
+        return cls([tool.function for tool in body.tools or ()], body.tool_choice, is_legacy=False)
+
+    @property
+    def named(self) -> str | None:
+        """The function that has to be called."""
+        if isinstance(self.choice, NamedToolChoice):
+            return self.choice.function.name
+        return self.choice.name if isinstance(self.choice, FunctionName) else None
+
+    def place(self, index: int) -> str:
+        """Where a function stands in the request."""
+        return f"functions[{index}]" if self.is_legacy else f"tools[{index}].function"
 
 
 def _tool(function: FunctionDefinition) -> Tool:
@@ -130,24 +145,24 @@ def _faults(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
         if getattr(body, choice) is not None and getattr(body, functions) is None:
             message = f"'{choice}' is only allowed when '{functions}' are specified."
             yield InvalidRequestError(message, param=choice)
-    yield from _faults_of_definitions(body)
-    names = [function.name for function in _functions(body)]
-    if names and (named := _named(body)) is not None and named not in names:
-        choice = "function_call" if body.functions else "tool_choice"
-        yield InvalidRequestError(f"There is no function '{named}' among those of the request.", param=choice)
+    form = _Form.of(body)
+    yield from _faults_of_definitions(form)
+    names = [function.name for function in form.functions]
+    if names and form.named is not None and form.named not in names:
+        message = f"There is no function '{form.named}' among those of the request."
+        yield InvalidRequestError(message, param="function_call" if form.is_legacy else "tool_choice")
 
 
-def _faults_of_definitions(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
-    place = "tools[{}].function" if body.tools else "functions[{}]"
-    seen = Counter[str]()
-    for index, function in enumerate(_functions(body)):
-        seen[native_name(function.name)] += 1
-        if seen[native_name(function.name)] > 1:
+def _faults_of_definitions(form: _Form) -> Iterator[InvalidRequestError]:
+    seen: set[str] = set()
+    for index, function in enumerate(form.functions):
+        if (name := native_name(function.name)) in seen:
             message = f"There are two functions '{function.name}'; each needs a name of its own."
-            yield InvalidRequestError(message, param=f"{place.format(index)}.name")
+            yield InvalidRequestError(message, param=f"{form.place(index)}.name")
+        seen.add(name)
         if fault := _fault_of_schema(function.parameters or {}):
             message = f"Invalid schema for function '{function.name}': {fault}"
-            param = f"{place.format(index)}.parameters"
+            param = f"{form.place(index)}.parameters"
             yield InvalidRequestError(message, param=param, code="invalid_function_parameters")
 
 

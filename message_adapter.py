@@ -6,14 +6,11 @@ are unique in a conversation, and there is no blank text: a blank part joins its
 (the CLI would write words of its own in its place).
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
-
-from pydantic_core import from_json
 
 from call_history import (
     calls_with_places,
@@ -270,15 +267,11 @@ def _assistant(message: AssistantMessage, index: int) -> Message:
 
 
 def _tool_use(call: ToolCall, place: str) -> ToolUseBlock:
-    try:
-        arguments = from_json(call.function.arguments or "{}", allow_inf_nan=False)
-        json.dumps(arguments, allow_nan=False)  # 1e999 is read as infinity.
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
+    block = ToolUseBlock.of(call.id, native_name(call.function.name), call.function.arguments or "{}")
+    if block is None:
         message = "A call's arguments must be a JSON object, as a string."
         raise InvalidRequestError(message, param=f"{place}.arguments")
-    return ToolUseBlock(call.id, native_name(call.function.name), arguments)
+    return block
 
 
 def _tool(message: ToolMessage, index: int) -> Message:

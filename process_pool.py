@@ -7,10 +7,10 @@ that waits started (spare), a new one (spawned). A process serves one turn at a 
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import anyio
 import psutil
@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from claude_process import ClaudeProcess
 from conversation import Digest, digests
+from ending_processes import EndingProcesses, OnCost, is_settled
 from errors import ClaudeCodeError, ClaudeCodeUnavailableError
 from spare_processes import SpareProcesses
 from turn_queue import TurnQueue
@@ -25,12 +26,9 @@ from turns import Binding, Inspection, LaunchProfile, Origin, TurnRequest
 
 logger = logging.getLogger(__name__)
 
-_OnCost = Callable[[str, float], Coroutine[Any, Any, None]]
-
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 _CLOSING = "This server is shutting down."
-_SETTLE_SECONDS = 5
 _SWEEP_SECONDS = 5
 
 # Question and answer. To seed so little anew costs a few milliseconds, so of one owner few such conversations are kept:
@@ -75,7 +73,7 @@ class _Parked:
         return shared if shared == len(process.conversation) or not process.waits_for_results else 0
 
     @property
-    def is_short(self) -> bool:
+    def is_dispensable(self) -> bool:
         """Whether little is lost with it: what waits for results lives on here and nowhere else."""
         process = self.lease.process
         return len(process.conversation) <= _EXCHANGE and not process.waits_for_results
@@ -104,15 +102,15 @@ class ProcessPool:
     """Owns every Claude Code process of this server. Use `open`."""
 
     def __init__(
-        self, limits: PoolLimits, tasks: TaskGroup, clock: Callable[[], float], on_untold_cost: _OnCost
+        self, limits: PoolLimits, tasks: TaskGroup, clock: Callable[[], float], on_untold_cost: OnCost
     ) -> None:
         """`tasks` runs what nobody waits for: starting spares, settling turns, ending processes."""
         self._limits, self._tasks, self._clock, self._on_untold_cost = limits, tasks, clock, on_untold_cost
         self._open = True
         self._reuse = False
         self._processes: dict[ClaudeProcess, str | None] = {}  # With their owners; None: nobody's yet.
-        self._starting = self._ending = 0
-        self._gone = anyio.Event()
+        self._starting = 0
+        self._ending = EndingProcesses(on_untold_cost)
         self._parked: list[_Parked] = []  # Least recently used first.
         self._leases: Counter[Origin] = Counter()
         self._queue = TurnQueue(limits.processes, limits.queue_timeout)
@@ -125,7 +123,7 @@ class ProcessPool:
         limits: PoolLimits,
         expected: LaunchProfile,
         reuse: Callable[[], Awaitable[bool]],
-        on_untold_cost: _OnCost,
+        on_untold_cost: OnCost,
         clock: Callable[[], float] = time.monotonic,
     ) -> AsyncGenerator["ProcessPool", None]:
         """Open a pool whose first spares are of the `expected` profile; at the exit none of its processes is left.
@@ -216,7 +214,7 @@ class ProcessPool:
         return True
 
     async def _prepare(self, lease: Lease, request: TurnRequest) -> None:
-        if lease.process in self._processes:
+        if lease.process in self._processes:  # The pool may have been closed in the meantime.
             self._processes[lease.process] = lease.owner
         with ExitStack() as undo:
             undo.callback(self._retire, lease.process)
@@ -237,8 +235,8 @@ class ProcessPool:
         """
         fitting = [each for each in self._parked_of(owner, profile) if each.lease.process.can_become(request.binding)]
         over = [each for each in fitting if self._is_over(each)]
-        short = [each for each in fitting if each.is_short]
-        surplus = short[: max(0, len(short) + 1 - _SHORT_ONES_TO_KEEP)]
+        dispensable = [each for each in fitting if each.is_dispensable]
+        surplus = dispensable[: max(0, len(dispensable) + 1 - _SHORT_ONES_TO_KEEP)]
         candidates = over[-1:] or surplus[-1:] or (_dispensable_first(fitting) if self._is_full else [])
         return self._unparked(candidates[0], "recycled") if candidates else None
 
@@ -268,11 +266,7 @@ class ProcessPool:
 
     async def _settle(self, lease: Lease) -> None:
         """Bring a process back to where it was before a turn that failed or was left."""
-        try:
-            with anyio.fail_after(_SETTLE_SECONDS):
-                await lease.process.settle()
-        except Exception as error:  # noqa: BLE001 - the process's edge: whatever it is, it must not end the pool
-            logger.info("Process %d ends with its turn: %r", lease.process.pid, error)
+        if not await is_settled(lease.process):
             self._retire(lease.process)
         self._return(lease)
 
@@ -352,55 +346,24 @@ class ProcessPool:
     async def _until_there_is_room(self) -> None:
         """Wait until enough of those that are being ended are gone: more than the limit shall never live."""
         most = self._limits.processes + self._limits.spares
-        while self._ending and len(self._processes) + self._starting + self._ending >= most:
-            await self._gone.wait()
+        while self._ending and len(self._processes) + self._starting + len(self._ending) >= most:
+            await self._ending.one_is_gone()
 
     def _retire(self, process: ClaudeProcess) -> None:
-        """End a process in the background: nobody waits for it, but who would start one too many."""
         if process in self._processes:
-            self._ending += 1
-            self._tasks.start_soon(self._see_off, process, self._processes.pop(process))
-
-    async def _see_off(self, process: ClaudeProcess, owner: str | None) -> None:
-        try:
-            if owner is not None:
-                await self._let_tell_cost(process, owner)
-        finally:
-            await _end(process)
-            self._ending -= 1
-            self._gone.set()
-            self._gone = anyio.Event()
-
-    async def _let_tell_cost(self, process: ClaudeProcess, owner: str) -> None:
-        """Book what a turn has cost that waits for results: it tells at its end."""
-        if process.waits_for_results and process.alive:
-            try:
-                with anyio.fail_after(_SETTLE_SECONDS):
-                    await process.settle()
-            except Exception as error:  # noqa: BLE001 - the process's edge: it ends in any case
-                logger.info("Process %d didn't tell what its turn has cost: %r", process.pid, error)
-        if cost := process.take_untold_cost():
-            await self._on_untold_cost(owner, cost)
+            self._ending.end(process, self._processes.pop(process), self._tasks)
 
     async def _close(self) -> None:
         self._open = False
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as closing:
                 while self._processes:
-                    self._ending += 1
-                    closing.start_soon(self._see_off, *self._processes.popitem())
+                    self._ending.end(*self._processes.popitem(), closing)
 
 
 def _dispensable_first(parked: Sequence[_Parked]) -> list[_Parked]:
     """Put those whose conversation can go on elsewhere as well as here in front, each kind in its order."""
     return sorted(parked, key=lambda each: each.lease.process.waits_for_results)
-
-
-async def _end(process: ClaudeProcess) -> None:
-    try:
-        await process.close()
-    except Exception:  # the process's edge: others have to be ended, too
-        logger.exception("Process %d didn't end as it should", process.pid)
 
 
 def _resident_memory(pid: int) -> int:

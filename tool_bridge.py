@@ -4,28 +4,15 @@ Without I/O: a frame comes in, frames go out. What the model is told of a functi
 cli_frames.py; Claude Code needs to know only its name.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from cli_frames import Frame
 from turns import Message, Tool, ToolResultBlock
-
-Frame = dict[str, Any]
 
 # Somewhat longer ones Claude Code lets Claude count, and then writes to the disk. A character may be two of UTF-16.
 _LONGEST_RESULT = 50_000 // 2
-
-
-def server_name(tools: Sequence[Tool]) -> str | None:
-    """Name the server of these functions after them.
-
-    Claude Code never forgets what a server of a name had before, so one of other functions needs another name.
-    """
-    if not tools:
-        return None
-    names = "\0".join(sorted(tool.name for tool in tools))
-    return f"client_{blake2b(names.encode(), digest_size=8).hexdigest()}"
 
 
 def results_in(prompt: Message) -> Mapping[str, ToolResultBlock] | None:
@@ -65,14 +52,6 @@ class ToolBridge:
             return self._due()
         return None
 
-    def _serve(self, request: Frame) -> list[Frame]:
-        message = request["request"]["message"]
-        if message["method"] == "tools/call":
-            self._calls[message["params"]["_meta"]["claudecode/toolUseId"]] = request
-            return self._due()
-        answer = self._answers.get(message["method"], _nothing)
-        return [_reply(request, answer(self, message.get("params") or {}))]
-
     def answer(self, results: Mapping[str, ToolResultBlock]) -> list[Frame]:
         """Take the results of calls, whether or not Claude Code has made them yet; return the frames that are due."""
         self._results.update(results)
@@ -83,6 +62,14 @@ class ToolBridge:
         self._calls.clear()
         self._results.clear()
         self._sent = None
+
+    def _serve(self, request: Frame) -> list[Frame]:
+        message = request["request"]["message"]
+        if message["method"] == "tools/call":
+            self._calls[message["params"]["_meta"]["claudecode/toolUseId"]] = request
+            return self._due()
+        answer = self._answers.get(message["method"], _nothing)
+        return [_reply(request, answer(self, message.get("params") or {}))]
 
     def _due(self) -> list[Frame]:
         """Answer the next call, in the order of the results, which is the client's.
@@ -128,6 +115,7 @@ def _listed(tool: Tool) -> Frame:
 
 
 def _reply(request: Frame, result: Frame) -> Frame:
+    # Also to a notification, which has no id: the control request that brings it is to be answered.
     message = {"jsonrpc": "2.0", "id": request["request"]["message"].get("id", 0), "result": result}
     response = {"subtype": "success", "request_id": request["request_id"], "response": {"mcp_response": message}}
     return {"type": "control_response", "response": response}

@@ -13,7 +13,6 @@ from claude_agent_sdk import AssistantMessage, ResultMessage, StreamEvent
 from claude_agent_sdk import Message as SdkMessage
 from claude_agent_sdk import TextBlock as SdkTextBlock
 from claude_agent_sdk import ToolUseBlock as SdkToolUseBlock
-from pydantic_core import from_json
 
 from errors import ApiError, ClaudeCodeError, ClaudeLoginError, ContextLengthExceededError, from_upstream
 from turns import (
@@ -51,14 +50,9 @@ class _Call:
     arguments: str = ""
 
     @property
-    def input(self) -> dict[str, Any] | None:
-        """The arguments; None where they are no JSON object, or not complete."""
-        try:
-            arguments = from_json(self.arguments, allow_inf_nan=False)
-            json.dumps(arguments, allow_nan=False)  # 1e999 is read as infinity.
-        except ValueError:
-            return None
-        return arguments if isinstance(arguments, dict) else None
+    def block(self) -> ToolUseBlock | None:
+        """The whole call; None where its arguments are no JSON object, or not complete."""
+        return ToolUseBlock.of(self.id, self.name, self.arguments)
 
 
 @dataclass
@@ -82,9 +76,7 @@ class TurnState:
         """The answer up to now, as a conversation has it."""
         text = "".join(self.texts)
         texts = (TextBlock(text),) if text.strip() else ()
-        calls = ((call, call.input) for call in self.calls)
-        whole = (ToolUseBlock(call.id, call.name, arguments) for call, arguments in calls if arguments is not None)
-        return Message("assistant", (*texts, *whole))
+        return Message("assistant", (*texts, *(block for call in self.calls if (block := call.block))))
 
     @property
     def is_kept(self) -> bool:
@@ -171,7 +163,7 @@ def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
     if stop_reason is None:
         return
     # Such calls Claude Code makes, and they wait in tool_bridge; with others it argues.
-    is_held = all(call.name in state.functions and call.input is not None for call in state.calls)
+    is_held = all(call.name in state.functions and call.block for call in state.calls)
     if state.calls and stop_reason not in _NO_CALLS_AFTER:
         # Whatever the API calls it: it is for its calls that Claude Code acts.
         stop_reason = "tool_use"

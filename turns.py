@@ -4,10 +4,13 @@ A request becomes a `TurnRequest` (native Claude blocks, in order), and its answ
 Everything here is frozen: nobody changes a request on its way, nobody edits an event after the fact.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic_core import from_json
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,16 @@ class ToolUseBlock:
     name: str
     input: Mapping[str, Any]
     type: Literal["tool_use"] = "tool_use"
+
+    @classmethod
+    def of(cls, identifier: str, name: str, arguments: str) -> "ToolUseBlock | None":
+        """Parse a call's arguments; None where they are no JSON object that can be written again."""
+        try:
+            parsed = from_json(arguments, allow_inf_nan=False)
+            json.dumps(parsed, allow_nan=False)  # 1e999 is read as infinity.
+        except ValueError:
+            return None
+        return cls(identifier, name, parsed) if isinstance(parsed, dict) else None
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from conftest import REPOSITORY
 
 LAYERS = (
     {"background", "callers", "config", "errors", "schema_instance", "turns"},
-    {"cli_launch", "conversation", "demo_upstream", "json_schema", "keys_file", "models", "tool_bridge"},
-    {"call_history", "cli_frames", "client_functions", "report_models", "session_locks", "stores", "turn_queue"},
+    {"cli_frames", "cli_launch", "conversation", "demo_upstream", "json_schema", "keys_file", "models"},
+    {"call_history", "client_functions", "report_models", "session_locks", "stores", "tool_bridge", "turn_queue"},
     {"cli_channel", "memory_stores", "redis_stores", "turn_events"},
     {"auth", "claude_process", "message_adapter", "parameter_validator", "rate_limiter", "request_body", "streaming"},
-    {"engine_probe", "model_catalog", "quotas", "session_manager", "spare_processes"},
+    {"ending_processes", "engine_probe", "model_catalog", "quotas", "session_manager", "spare_processes"},
     {"process_pool", "request_faults"},
     {"chat_service", "http_layer", "pool_metrics"},
     {"services"},

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tool_bridge import ToolBridge, results_in, server_name
+from cli_frames import server_name
+from tool_bridge import ToolBridge, results_in
 from turns import Message, TextBlock, Tool, ToolResultBlock
 
 Json = dict[str, Any]
