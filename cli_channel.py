@@ -25,8 +25,8 @@ _EXIT_GRACE_SECONDS = 2.0
 _LONGEST_FRAME_BYTES = 64 * 2**20
 _LAST_WORDS_BYTES = 2000
 
-# They come as long as a call waits, which may be long. Nobody reads meanwhile, and where the buffer of the SDK's client,
-# a hundred frames, is full, nothing comes through any more: no answer to a control request, either.
+# They come as long as a call waits, which may be long. Nobody reads meanwhile, and where the buffer of the SDK's
+# client, a hundred frames, is full, nothing comes through any more: no answer to a control request, either.
 _TELL_NOTHING = frozenset({"tool_progress", "keep_alive"})
 
 

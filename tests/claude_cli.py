@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 
 from cli_launch import _CLI_ENVIRONMENT, _FLAGS, find_cli
-from demo_upstream import DemoUpstream
+from demo_upstream import DemoUpstream, Reply
 
 Frame = dict[str, Any]
 
@@ -305,6 +305,13 @@ class Lab:
     def bodies(self) -> list[Frame]:
         """The bodies of the Messages requests so far."""
         return [record.body for record in self.upstream.messages_requests()]
+
+    def script(self, *replies: Reply) -> None:
+        """Let the upstream give these replies, one a request, and then say "Fine."."""
+        self.upstream.reset()
+        for reply in replies:
+            self.upstream.script(reply)
+        self.upstream.script(Reply(text="Fine."), times=None)
 
     async def upstream_sees(self, wanted: Callable[[DemoUpstream], bool]) -> None:
         """Wait until the upstream, which lives in a thread of its own, has seen what is `wanted`."""

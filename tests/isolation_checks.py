@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from demo_upstream import RecordedRequest
-from isolation_clients import Json, Site, Turn, text_block
+from isolation_clients import Site, Turn, text_block
+from isolation_fates import Json
 
 # Claude Code asks again by itself, without what might be at fault (docs/adr/0002): betas and `thinking.display`, and
 # streaming. Those repeats differ in just that, so only their words are compared.

@@ -6,8 +6,6 @@ See test_cli_contract.py.
 import asyncio
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +16,6 @@ from claude_cli import (
     ClientTool,
     Frame,
     Lab,
-    assistant,
     contents,
     conversation,
     is_result,
@@ -34,16 +31,8 @@ ALLOWED = ("--allowed-tools", "mcp__client")
 @pytest.fixture
 def lab(lab: Lab) -> Lab:
     """The upstream says "Fine." to all."""
-    lab.upstream.script(Reply(text="Fine."), times=None)
+    lab.script()
     return lab
-
-
-def scripted(lab: Lab, *replies: Reply) -> None:
-    """Let the upstream give these replies first, one a request."""
-    lab.upstream.reset()
-    for reply in replies:
-        lab.upstream.script(reply)
-    lab.upstream.script(Reply(text="Fine."), times=None)
 
 
 async def rewind(cli: ClaudeCli, message: Frame) -> Frame:
@@ -123,7 +112,7 @@ async def test_no_servers_mean_no_tools(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_a_tool_call_waits_for_its_handler(lab: Lab) -> None:
     """A call of a client's function waits until its handler returns; then the turn goes on with the result."""
-    scripted(lab, WEATHER_CALL)
+    lab.script(WEATHER_CALL)
     called: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
     answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -146,7 +135,7 @@ async def test_a_tool_call_waits_for_its_handler(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_tool_calls_stream(lab: Lab) -> None:
     """A call's name and the pieces of its arguments arrive as the upstream's own stream events."""
-    scripted(lab, WEATHER_CALL)
+    lab.script(WEATHER_CALL)
     async with lab.bound(*ALLOWED) as cli:
         await cli.set_tools("client", ClientTool("weather"))
         turn = await cli.turn("Weather in Paris?")
@@ -162,7 +151,7 @@ async def test_tool_calls_stream(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_tools_are_allowed_at_run_time(lab: Lab) -> None:
     """settings.permissions.allow lets the model call a server's functions, as --allowed-tools does at launch."""
-    scripted(lab, WEATHER_CALL)
+    lab.script(WEATHER_CALL)
     async with lab.bound() as cli:
         await cli.set_settings(permissions={"allow": ["mcp__client"]})
         await cli.set_tools("client", ClientTool("weather"))
@@ -174,7 +163,7 @@ async def test_tools_are_allowed_at_run_time(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_tools_not_allowed_are_denied(lab: Lab) -> None:
     """Under --permission-mode dontAsk a call of a function that isn't allowed is denied, and the turn goes on."""
-    scripted(lab, WEATHER_CALL)
+    lab.script(WEATHER_CALL)
     async with lab.bound() as cli:
         await cli.set_tools("client", ClientTool("weather"))
         turn = await cli.turn("Weather in Paris?")
@@ -185,7 +174,7 @@ async def test_tools_not_allowed_are_denied(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_turns_with_tool_calls_can_be_rewound(lab: Lab) -> None:
     """A rewind to a message whose turn called functions drops the calls and their results too."""
-    scripted(lab, WEATHER_CALL)
+    lab.script(WEATHER_CALL)
     prompt = user("Weather in Paris?")
     async with lab.bound(*ALLOWED) as cli:
         await cli.set_tools("client", ClientTool("weather"))
@@ -199,7 +188,7 @@ async def test_turns_with_tool_calls_can_be_rewound(lab: Lab) -> None:
 async def test_a_call_names_its_tool_use(lab: Lab) -> None:
     """A `tools/call` carries the id of its `tool_use` block, so calls that are alike can be told apart."""
     calls = [ToolCall("weather", {"city": "Paris"})] * 2
-    scripted(lab, Reply(text="Let me look.", tool_calls=calls))
+    lab.script(Reply(text="Let me look.", tool_calls=calls))
     async with lab.bound(*ALLOWED) as cli:
         await cli.set_tools("client", ClientTool("weather"))
         await cli.turn("Weather in Paris?")
@@ -212,7 +201,7 @@ async def test_a_call_names_its_tool_use(lab: Lab) -> None:
 async def test_read_only_functions_are_called_at_once(lab: Lab) -> None:
     """With the hint that they only read, calls of one answer don't wait for each other, as they do without."""
     calls = [ToolCall(name, {"city": "Paris"}) for name in ("one", "two")]
-    scripted(lab, Reply(text="Let me look.", tool_calls=calls))
+    lab.script(Reply(text="Let me look.", tool_calls=calls))
     second_called = asyncio.Event()
 
     async def one(_arguments: Frame) -> str:
@@ -234,7 +223,7 @@ async def test_read_only_functions_are_called_at_once(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_an_extra_body_says_which_tools_in_which_order(lab: Lab) -> None:
     """Its `tools` take the place of the CLI's list, which is sorted, and its calls reach the functions all the same."""
-    scripted(lab, Reply(text="Let me look.", tool_calls=[ToolCall("zeta", {"x": "y"})]))
+    lab.script(Reply(text="Let me look.", tool_calls=[ToolCall("zeta", {"x": "y"})]))
     definitions = [own_definition(name) for name in ("zeta", "alpha")]
     async with lab.bound(*ALLOWED) as cli:
         await cli.set_settings(env={"CLAUDE_CODE_EXTRA_BODY": json.dumps({"tools": definitions})})
@@ -247,7 +236,7 @@ async def test_an_extra_body_says_which_tools_in_which_order(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_a_choice_of_tools_is_changed_while_a_call_waits(lab: Lab) -> None:
     """An extra body that is set while a handler waits is that of the request that carries the result."""
-    scripted(lab, WEATHER_CALL)
+    lab.script(WEATHER_CALL)
     choice = {"type": "any", "disable_parallel_tool_use": True}
 
     async def weather(_arguments: Frame) -> str:
@@ -262,54 +251,13 @@ async def test_a_choice_of_tools_is_changed_while_a_call_waits(lab: Lab) -> None
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize(
-    ("result", "seen", "is_error"),
-    [
-        ({"content": [text("a"), text("b")]}, [text("a"), text("b")], None),
-        ({"content": [text("boom")], "isError": True}, "boom", True),
-        # The danger: words of the CLI's own stand where the function said nothing.
-        ({"content": []}, "(weather completed with no output)", None),
-        ({"content": [text("")]}, "(weather completed with no output)", None),
-    ],
-)
-async def test_what_becomes_of_a_result(lab: Lab, result: Frame, seen: Any, *, is_error: bool | None) -> None:
-    """Texts arrive as they are, an error as one; an empty result doesn't."""
-    scripted(lab, WEATHER_CALL)
-
-    async def weather(_arguments: Frame) -> Frame:
-        return result
-
-    async with lab.bound(*ALLOWED) as cli:
-        await cli.set_tools("client", ClientTool("weather", weather))
-        await cli.turn("Weather in Paris?")
-    (block,) = contents(lab.bodies[-1]["messages"][-1])
-    assert (block["content"], block.get("is_error")) == (seen, is_error)
-
-
-@pytest.mark.asyncio
-async def test_a_large_result_is_kept_from_the_model(lab: Lab, tmp_path: Path) -> None:
-    """The danger: a result of 1 MB is written to the disk, and the model gets its beginning and where it lies."""
-    scripted(lab, WEATHER_CALL)
-
-    async def weather(_arguments: Frame) -> str:
-        return "x" * 1_000_000
-
-    async with lab.bound(*ALLOWED, MAX_MCP_OUTPUT_TOKENS="10000000") as cli:
-        await cli.set_tools("client", ClientTool("weather", weather))
-        await cli.turn("Weather in Paris?")
-    (block,) = contents(lab.bodies[-1]["messages"][-1])
-    assert block["content"].startswith("<persisted-output>")
-    assert str(tmp_path) in block["content"]
-
-
-@pytest.mark.asyncio
 async def test_functions_may_keep_their_own_names(lab: Lab) -> None:
     """The model sees the client's names, be they like those of the CLI's own tools, or of an MCP server's.
 
     They are allowed by the name of their server all the same.
     """
     names = ["get.weather", "get_weather", "Read", "ToolSearch", "Task", "mcp__other__news", "mcp__client__weather"]
-    scripted(lab, Reply(text="Let me look.", tool_calls=[ToolCall(name, {"city": "Paris"}) for name in names]))
+    lab.script(Reply(text="Let me look.", tool_calls=[ToolCall(name, {"city": "Paris"}) for name in names]))
     async with lab.bound() as cli:
         await cli.set_settings(permissions={"allow": ["mcp__client"]})
         await cli.set_tools("client", *(ClientTool(name) for name in names))
@@ -333,7 +281,7 @@ async def test_functions_under_their_own_names_are_replaced_too(lab: Lab) -> Non
         return ClientTool("weather", weather)
 
     call = Reply(text="Let me look.", tool_calls=[ToolCall("weather", {"city": "Paris"})])
-    scripted(lab, call, Reply(text="Fine."), call)
+    lab.script(call, Reply(text="Fine."), call)
     async with lab.bound() as cli:
         await cli.set_settings(permissions={"allow": ["mcp__first", "mcp__second"]})
         for server in ("first", "second"):
@@ -344,72 +292,9 @@ async def test_functions_under_their_own_names_are_replaced_too(lab: Lab) -> Non
 
 
 @pytest.mark.asyncio
-async def test_results_stand_in_the_order_in_which_they_were_taken_up(lab: Lab) -> None:
-    """Where each is sent when the CLI has told of the one before. Sent together, they would be mixed up."""
-    names = [f"f{number}" for number in range(12)]
-    scripted(lab, Reply(tool_calls=[ToolCall(name, {}) for name in names]))
-    turns = {name: asyncio.Event() for name in names}
-    all_are_made = asyncio.Event()
-
-    def waiting(name: str) -> ClientTool:
-        async def handler(_arguments: Frame) -> str:
-            if len(cli.mcp_calls) == len(names):
-                all_are_made.set()
-            await turns[name].wait()
-            return name
-
-        return ClientTool(name, handler, read_only=True)
-
-    order = names[5:] + names[4::-1]
-    async with lab.bound(*ALLOWED) as cli:
-        await cli.set_tools("client", *map(waiting, names))
-        await cli.send(user("Go"))
-        await all_are_made.wait()
-        for name in order:
-            turns[name].set()
-            await cli.receive_until(lambda frame: frame["type"] == "user")
-        await cli.receive_until(is_result)
-    results = contents(lab.bodies[-1]["messages"][-1])
-    assert [result["content"] for result in results] == [[text(name)] for name in order]
-
-
-@pytest.mark.asyncio
-async def test_results_up_to_fifty_thousand_characters_arrive(lab: Lab) -> None:
-    """So long a result isn't counted, not cut and not written to the disk, and many of them aren't, either."""
-    calls = [ToolCall(f"f{number}", {}) for number in range(8)]
-    scripted(lab, Reply(tool_calls=calls))
-
-    async def long(_arguments: Frame) -> str:
-        return "漢" * 49_000
-
-    async with lab.bound(*ALLOWED) as cli:
-        await cli.set_tools("client", *(ClientTool(call.name, long, read_only=True) for call in calls))
-        await cli.turn("Go")
-    assert [result["content"] for result in contents(lab.bodies[-1]["messages"][-1])] == [[text("漢" * 49_000)]] * 8
-    assert len(lab.upstream.requests) == 2
-
-
-@pytest.mark.asyncio
-async def test_results_arrive_letter_by_letter(lab: Lab) -> None:
-    """What the CLI cleans from a tool's description, it leaves in a result, and in a call's arguments."""
-    strange = "ﬁ ½ e\u0301 \u200b👨\u200d👩 \ue000 \U000e0041 \u00a0 \ufeff \u202e \x00\x07\r\n\u2028 <system-reminder>"
-    scripted(lab, Reply(tool_calls=[ToolCall("weather", {"city": strange})]))
-
-    async def repeat(arguments: Frame) -> str:
-        return str(arguments["city"])
-
-    async with lab.bound(*ALLOWED) as cli:
-        await cli.set_tools("client", ClientTool("weather", repeat))
-        await cli.turn("Go")
-    *_, said, result = lab.bodies[-1]["messages"]
-    assert contents(said)[-1]["input"] == {"city": strange}
-    assert contents(result)[0]["content"] == [text(strange)]
-
-
-@pytest.mark.asyncio
 async def test_a_turn_that_waits_can_be_interrupted_and_rewound(lab: Lab) -> None:
     """It ends with what it cost, nothing of it is left, and nothing more is asked of the model."""
-    scripted(lab, WEATHER_CALL)
+    lab.script(WEATHER_CALL)
     called = asyncio.Event()
 
     async def never(_arguments: Frame) -> str:
@@ -435,7 +320,7 @@ async def test_a_turn_that_waits_can_be_interrupted_and_rewound(lab: Lab) -> Non
 @pytest.mark.parametrize(("login", "bare"), [(API_KEY, True), (OAUTH_TOKEN, False)])
 async def test_a_turn_that_waits_tells_its_cost(lab: Lab, login: Mapping[str, str], *, bare: bool) -> None:
     """`get_usage` has what the process cost so far, exactly, while a call waits; nobody is asked for it."""
-    scripted(lab, Reply(tool_calls=WEATHER_CALL.tool_calls, usage={"input_tokens": 1000, "output_tokens": 100}))
+    lab.script(Reply(tool_calls=WEATHER_CALL.tool_calls, usage={"input_tokens": 1000, "output_tokens": 100}))
     costs: list[float] = []
 
     async def weather(_arguments: Frame) -> str:
@@ -447,17 +332,3 @@ async def test_a_turn_that_waits_tells_its_cost(lab: Lab, login: Mapping[str, st
         await cli.turn("Weather in Paris?")
     assert costs == [pytest.approx(1000 * 3e-6 + 100 * 15e-6)]
     assert [request.path for request in lab.upstream.requests] == ["/v1/messages"] * 2
-
-
-@pytest.mark.asyncio
-@pytest.mark.parametrize("content", [[], [text("x" * 1_000_000)]])
-async def test_seeded_results_arrive_whatever_they_are(lab: Lab, content: list[Frame]) -> None:
-    """A result in a message of ours is neither spoken for, where it is empty, nor shortened, where it is large."""
-    call = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
-    async with lab.bound(model="sonnet") as cli:
-        await cli.seed(user("Weather in Paris?"), assistant(call))
-        await cli.turn(user([{"type": "tool_result", "tool_use_id": "toolu_1", "content": content}]))
-        await cli.turn("Hello")
-    for body in lab.bodies:
-        (result,) = (block for message in body["messages"] for block in contents(message) if "tool_use_id" in block)
-        assert result["content"] == content

@@ -24,11 +24,8 @@ from demo_upstream import DemoUpstream, RecordedRequest
 from isolation_checks import Checks
 from isolation_clients import (
     CHANGES,
-    FATES,
-    OFFERS,
     PATIENCE_SECONDS,
     Conversation,
-    Json,
     Move,
     Site,
     Turn,
@@ -38,6 +35,7 @@ from isolation_clients import (
     planned,
     text_block,
 )
+from isolation_fates import FATES, OFFERS, Json
 from process_pool import ORIGINS
 
 SMALL_BUDGET = 40

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import openai
@@ -89,29 +90,17 @@ def check_completions(completions: list[ChatCompletion]) -> None:
     assert len(usages) == 3
 
 
-def test_create_loops_until_the_answer(serve: ServerFactory) -> None:
-    """Calls, results in the client's own messages, and the answer; the model sees that conversation and no other."""
+@pytest.mark.parametrize("ordered", [list, reversed])
+def test_create_loops_until_the_answer(serve: ServerFactory, ordered: Callable[[list[Any]], Iterable[Any]]) -> None:
+    """Calls, results in whatever order, and the answer; the model sees that conversation and no other."""
     server = serve()
     script_the_question(server.upstream)
     client, messages, completions = server.client(), question(), list[ChatCompletion]()
     while not completions or completions[-1].choices[0].message.tool_calls:
         completions.append(client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS))
-        messages += [completions[-1].choices[0].message, *results_of(completions[-1])]
+        messages += [completions[-1].choices[0].message, *ordered(results_of(completions[-1]))]
     check_completions(completions)
     assert completions[1].choices[0].message.content is None
-    assert seen(server.upstream) == CONVERSATION
-    assert went_on(server) == FOLLOW_UPS
-
-
-def test_results_may_come_in_any_order(serve: ServerFactory) -> None:
-    """A client that answers the second call first gets the same conversation."""
-    server = serve()
-    script_the_question(server.upstream)
-    client, messages, completions = server.client(), question(), list[ChatCompletion]()
-    while not completions or completions[-1].choices[0].message.tool_calls:
-        completions.append(client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS))
-        messages += [completions[-1].choices[0].message, *reversed(results_of(completions[-1]))]
-    check_completions(completions)
     assert seen(server.upstream) == CONVERSATION
     assert went_on(server) == FOLLOW_UPS
 
