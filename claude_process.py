@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +28,7 @@ import cli_launch
 from cli_channel import Answer, CliChannel
 from cli_frames import NOWHERE, Frame, frame_of, rebinding, rewind_to, server_name, set_environment
 from conversation import Conversation, Digest, digests
-from errors import ClaudeCodeError
+from errors import ApiError, ClaudeCodeError
 from tool_bridge import results_in
 from turn_events import TurnState, events_of
 from turns import (
@@ -205,10 +205,8 @@ class ClaudeProcess:
             while True:
                 if isinstance(message, ResultMessage):
                     self._note_result(state, message, prompt)
-                for event in events_of(state, message):
+                for event in self._events_of(state, message):
                     bar_at = min(bar_at, time.monotonic() + self._bar_after)
-                    if state.continues_by_itself and not (self._barred and self._barred.is_there):
-                        self._channel.kill()
                     if isinstance(event, TurnEnded):
                         yield await self._ended(event, state, prompt)
                         return
@@ -216,6 +214,20 @@ class ClaudeProcess:
                         await self._bar()
                     yield event
                 message = await anext(messages)
+
+    def _events_of(self, state: TurnState, message: SdkMessage) -> Iterator[TurnEvent]:
+        """Yield what a message means, and end the process where it would ask the model once more."""
+        try:
+            for event in events_of(state, message):
+                self._stop_continuing(state)
+                yield event
+        except ApiError:
+            self._stop_continuing(state)
+            raise
+
+    def _stop_continuing(self, state: TurnState) -> None:
+        if state.continues_by_itself and not (self._barred and self._barred.is_there):
+            self._channel.kill()
 
     async def _ask(self, prompt: Message) -> None:
         frame = frame_of(prompt)

@@ -39,6 +39,7 @@ _NO_CALLS_AFTER = _CUT_SHORT | {"refusal"}
 _TOO_LONG_FOR_THE_CLI = "blocking_limit"
 _TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
 _FIRST_SERVER_ERROR = 500
+_FAILED = "Claude's API failed ({}). Try again in a moment."
 
 
 @dataclass
@@ -69,6 +70,8 @@ class TurnState:
     login_failed: bool = False
     waits_for_results: bool = False
     continues_by_itself: bool = False
+    has_stopped: bool = False
+    """Whether the message that has started has told why it ends; one that breaks behind a whole block never does."""
     usage: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -154,8 +157,19 @@ def _on_content_block_stop(state: TurnState, _message: StreamEvent) -> _Events:
 
 
 def _on_message_delta(state: TurnState, message: StreamEvent) -> _Events:
+    state.has_stopped = True
     state.usage |= message.event.get("usage") or {}
     return _stopped(state, message.event["delta"].get("stop_reason"))
+
+
+def _on_message_stop(state: TurnState, _message: StreamEvent) -> _Events:
+    """Fail where the stream broke behind a whole block: the CLI would ask for the rest, or wait for a call's result."""
+    # Of a turn that goes on with results, the end of the message with the calls comes first.
+    if state.started and not state.has_stopped:
+        state.continues_by_itself = True
+        logger.warning("Claude's API failed: its stream broke")
+        raise from_upstream(None, _FAILED.format("no whole answer"), state.model)
+    return iter(())
 
 
 def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
@@ -210,6 +224,7 @@ _STREAM_HANDLERS: Mapping[str, Callable[[TurnState, StreamEvent], _Events]] = {
     "content_block_delta": _on_content_block_delta,
     "content_block_stop": _on_content_block_stop,
     "message_delta": _on_message_delta,
+    "message_stop": _on_message_stop,
 }
 _HANDLERS: Mapping[type, Callable[[TurnState, Any], _Events]] = {
     StreamEvent: _on_stream_event,
@@ -240,5 +255,5 @@ def _failure(state: TurnState, result: ResultMessage) -> ApiError:
     if status is None or status >= _FIRST_SERVER_ERROR:
         # The CLI's prose names the upstream's address here.
         logger.warning("Claude's API failed (HTTP %s): %s", status, prose or result.errors)
-        prose = f"Claude's API failed ({f'HTTP {status}' if status else 'no answer'}). Try again in a moment."
+        prose = _FAILED.format(f"HTTP {status}" if status else "no answer")
     return from_upstream(status, prose, state.model)

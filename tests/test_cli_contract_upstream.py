@@ -46,6 +46,19 @@ async def test_what_a_beta_may_have_caused_is_asked_once_more(lab: Lab, status: 
 
 
 @pytest.mark.asyncio
+async def test_an_answer_that_breaks_behind_a_whole_block_is_asked_on_for(lab: Lab) -> None:
+    """The danger: the CLI closes the message without saying why it stopped, and asks for the rest in its own words."""
+    lab.upstream.script(Reply(text="One. ", more_text=["Two."], error_after=1))
+    lab.upstream.script(Reply(text="Fine."))
+    async with lab.bound() as cli:
+        turn = await cli.turn("Hello")
+    kinds = [frame["event"]["type"] for frame in turn.of_type("stream_event")]
+    first = kinds[: kinds.index("message_stop")]
+    assert ("message_delta" in first, first.count("message_start")) == (False, 1)
+    assert "cut off mid-stream" in str(lab.bodies[1]["messages"][-1])
+
+
+@pytest.mark.asyncio
 async def test_a_404_is_repeated_without_streaming(lab: Lab) -> None:
     """A 404 is asked again without streaming, whatever CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK says."""
     lab.upstream.script(Reply(status=404), times=None)

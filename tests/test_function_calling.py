@@ -276,6 +276,31 @@ def test_calls_with_another_reason_to_stop(serve: ServerFactory, stop_reason: st
     assert len(server.upstream.messages_requests()) == 2
 
 
+BREAKS: list[Json] = [
+    {"error_after": 2},
+    {"cut_after": 2},
+    {"error_after": 3},
+    {"cut_after": 5},
+    {"error_after": 5},
+    {"cut_after": 0},
+]
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids=str)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stream_that_breaks_is_an_error_at_once(serve: ServerFactory, broken: Json, stream: bool) -> None:
+    """In, between and behind calls: the client gets it, and Claude Code neither asks for the rest nor waits."""
+    server = serve()
+    scripted(server, calling("weather", "weather", text="Wait.", delta_delay=0.3, **broken))
+    with pytest.raises(openai.APIError) as caught:
+        for _ in completions(server).create(model=MODEL, messages=GO, tools=[tool()], stream=stream):
+            pass
+    assert caught.value.code == "upstream_error"
+    assert len(server.upstream.messages_requests()) == 1
+    create(server, GO)
+    assert seen(server) == [[text("Go")]]
+
+
 def test_a_call_that_is_cut_short(serve: ServerFactory) -> None:
     """Where the limit cuts a call, the client is told that, and nothing waits for its result."""
     server = serve()
