@@ -206,7 +206,8 @@ class Checks:
         # The newest models get an empty marker of the CLI's own behind the user's first message.
         behind = 1 + next(place for place, message in enumerate(expected) if message["role"] == "user")
         expected[behind:behind] = seen_messages(self.references[turn.model].body)[1:]
-        if turn.origin in ("adopted", None):  # None: an error doesn't tell
+        # None: an error doesn't tell. A process that waited for this conversation's results may be recycled for it.
+        if turn.origin in ("adopted", "recycled", None):
             # The process holds its own answer: with the thoughts that came with it, and in one block, also where the
             # client gives it back in several parts.
             seen = [self._without_thoughts(turn.key, message) for message in seen]
