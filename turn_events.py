@@ -75,11 +75,16 @@ class TurnState:
     usage: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def spoken(self) -> Message:
+        """The answer's text up to now, as a conversation has it."""
+        text = "".join(self.texts)
+        return Message("assistant", (TextBlock(text),) if text.strip() else ())
+
+    @property
     def answer(self) -> Message:
         """The answer up to now, as a conversation has it."""
-        text = "".join(self.texts)
-        texts = (TextBlock(text),) if text.strip() else ()
-        return Message("assistant", (*texts, *(block for call in self.calls if (block := call.block))))
+        calls = (block for call in self.calls if (block := call.block))
+        return Message("assistant", (*self.spoken.content, *calls))
 
     @property
     def is_kept(self) -> bool:
@@ -186,7 +191,9 @@ def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
     goes_on = is_blank or bool(state.calls) or stop_reason in _STOPS_THAT_THE_CLI_CONTINUES
     state.continues_by_itself = goes_on and not (state.calls and is_held and stop_reason not in _CUT_SHORT)
     if goes_on:
-        yield TurnEnded(stop_reason, _usage(state.usage), cost_usd=None, answer=state.answer)
+        # Whoever is told that the answer was cut short, or refused, doesn't answer its calls.
+        answer = state.spoken if stop_reason in _NO_CALLS_AFTER else state.answer
+        yield TurnEnded(stop_reason, _usage(state.usage), cost_usd=None, answer=answer)
 
 
 def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:

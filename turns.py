@@ -199,7 +199,7 @@ class InputJsonDelta:
 class TurnEnded:
     """The model has stopped; at `tool_use` it waits for results.
 
-    `answer` is what a conversation has of it: without calls that were cut short, and empty where it said nothing.
+    `answer` is what a conversation has of it: without calls that nobody answers, and empty where it said nothing.
     `cost_usd` is None where Claude Code hasn't told it: that of a turn that waits comes with its last answer.
     """
 

@@ -250,6 +250,21 @@ def test_a_session_wants_the_results_that_it_waits_for(serve: ServerFactory, sen
     assert caught.value.param == "messages.[0].role"
 
 
+@pytest.mark.parametrize("stop_reason", ["max_tokens", "refusal"])
+@pytest.mark.parametrize("spoken", ["Let me look.", None])
+def test_a_session_doesnt_wait_for_a_call_that_was_cut_short(
+    serve: ServerFactory, stop_reason: str, spoken: str | None
+) -> None:
+    """The client wasn't told to answer it, so it says something else, and the model sees what was said."""
+    server = serve()
+    session: Json = {"extra_body": {"session_id": "s"}, "tools": [tool()]}
+    scripted(server, calling("weather", stop_reason=stop_reason, text=spoken))
+    create(server, GO, **session)
+    create(server, [{"role": "user", "content": "Go on"}], **session)
+    more = text("Go on")
+    assert seen(server) == ([[text("Go")], [text(spoken)], [more]] if spoken else [[text("Go"), more]])
+
+
 def test_what_the_client_never_offered_is_passed_on_and_not_argued_with(serve: ServerFactory) -> None:
     """A call of a function that isn't there reaches the client, and Claude Code doesn't answer it by itself."""
     server = serve()
