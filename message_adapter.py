@@ -107,11 +107,11 @@ def find_faults_of_conversation(
     An order that is wrong in one place is not judged beyond it, and the whole only where its pieces are right. Where
     they aren't the whole conversation, a session may have made the calls whose results stand in front.
     """
-    messages = [*in_present_form(messages, ("",))]
-    made_before = () if is_whole else tuple(result.tool_call_id for result in results_in_front(messages))
+    present = [*in_present_form(messages, ())]
+    made_before = () if is_whole else tuple(result.tool_call_id for result in results_in_front(present))
     calls = tuple(ToolUseBlock(call, "function", {}) for call in made_before)
-    checks = [check for index, message in enumerate(messages) for check in _piecewise(message, index)]
-    checks.append(partial(check_order, messages, made_before))
+    checks = [check for index, message in enumerate(present) for check in _piecewise(message, index)]
+    checks.append(partial(check_order, present, made_before))
     found = tuple(fault for check in checks for fault in _faults(check))
     memory = Memory(messages=(Message("assistant", calls),) if calls else ())
     return found or tuple(_faults(partial(to_turn_request, Binding("", None), messages, memory)))

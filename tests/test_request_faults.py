@@ -17,8 +17,16 @@ from test_request_body import ANYTHING, NEARLY
 from turns import Binding
 
 PARTS = st.sampled_from([{"type": "text", "text": "x"}, {"type": "image_url"}, {"type": "text"}])
+ARGUMENTS = st.sampled_from("{[") | st.just("{}")
 CALLS = st.sampled_from([{"id": name, "function": {"name": "f", "arguments": text}} for name in "ab" for text in "{["])
 MESSAGES = st.one_of(
+    st.fixed_dictionaries({"role": st.just("function"), "name": st.just("f"), "content": st.just("x") | st.none()}),
+    st.fixed_dictionaries(
+        {
+            "role": st.just("assistant"),
+            "function_call": st.fixed_dictionaries({"name": st.just("f"), "arguments": ARGUMENTS}),
+        }
+    ),
     st.fixed_dictionaries({"role": st.sampled_from(["user", "system"]), "content": st.just("x") | st.lists(PARTS)}),
     st.fixed_dictionaries({"role": st.just("assistant"), "tool_calls": st.lists(CALLS, max_size=2)}),
     st.fixed_dictionaries({"role": st.just("tool"), "content": st.just("x"), "tool_call_id": st.sampled_from("ab")}),
@@ -79,3 +87,17 @@ def test_only_a_400_in_debug_mode_is_explained(error: InvalidRequestError, enabl
         raise error
     assert caught.value is error
     assert "details" not in error.body()["error"]
+
+
+def test_functions_in_their_old_form_are_no_fault() -> None:
+    """A call without an id, and what came of it, is a conversation like any other."""
+    body = {
+        "model": "m",
+        "messages": [
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+            {"role": "function", "name": "f", "content": None},
+        ],
+    }
+    assert examine(body).faults == ()
+    assert first_fault(body) is None
