@@ -88,8 +88,12 @@ class TurnState:
 
     @property
     def is_kept(self) -> bool:
-        """Whether Claude Code's conversation has all of the answer: it drops blank blocks, which the client has got."""
-        return bool(self.texts or self.calls) and all(text.strip() for text in self.texts)
+        """Whether Claude Code's conversation has what the client will send: it drops blank blocks.
+
+        The client has got their text, too; but where there is no other, that is none for it either.
+        """
+        said = [text for text in self.texts if text.strip()]
+        return said == self.texts if said else bool(self.calls)
 
 
 _Events = Iterator[TurnEvent]

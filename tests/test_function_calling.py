@@ -327,6 +327,29 @@ def test_a_call_that_is_cut_short(serve: ServerFactory) -> None:
     assert seen(server) == [[text("Go"), text("Go")]]
 
 
+@needs_reuse
+@pytest.mark.parametrize("blank", [{"text": ["\n\n"]}, {"text": [""]}, {"text": [" "], "more_text": ["\n"]}], ids=str)
+def test_a_blank_text_before_a_call_is_none(serve: ServerFactory, blank: Json) -> None:
+    """The turn waits all the same, and the model sees the call alone, as it would in a conversation made anew."""
+    server = serve()
+    scripted(server, calling("weather", **blank))
+    _, completion = create(server, GO)
+    messages = [*GO, completion.choices[0].message.model_dump(exclude_none=True)]
+    messages += results(calls_of(messages), "21 °C")
+    headers, _ = create(server, messages)
+    assert headers["x-claude-process"] == "adopted"
+    assert [block["type"] for block in seen(server)[1]] == ["tool_use"]
+    headers, _ = create(server, [*messages, {"role": "assistant", "content": "Fine."}, *GO])
+    assert headers["x-claude-process"] == "adopted"
+    assert [[block["type"] for block in blocks] for blocks in seen(server)] == [
+        ["text"],
+        ["tool_use"],
+        ["tool_result"],
+        ["text"],
+        ["text"],
+    ]
+
+
 def test_thoughts_stay_with_their_calls(serve: ServerFactory) -> None:
     """In the turn that waits the model finds what it thought before it called."""
     server = serve(process_reuse="on")
