@@ -188,7 +188,16 @@ def login_environment(settings: Settings, login: Login) -> dict[str, str]:
     prefixes = ("LC_", *(method.prefixes if method else ()))
     kept = {k: v for k, v in settings.environment.items() if k in names or k.startswith(prefixes)}
     # Whatever the operator wrote for "on".
-    return {**kept, **({method.switch: "1"} if method and method.switch else {})}
+    switch = {method.switch: "1"} if method and method.switch else {}
+    return {**kept, **switch, **_header_variables(settings.anthropic_custom_headers)}
+
+
+def _header_variables(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return what makes Claude Code send these; betas have a variable of their own, or they would be dropped."""
+    betas = ",".join(value for name, value in headers.items() if name.lower() == "anthropic-beta")
+    others = "\n".join(f"{name}: {value}" for name, value in headers.items() if name.lower() != "anthropic-beta")
+    both = {"ANTHROPIC_BETAS": betas, "ANTHROPIC_CUSTOM_HEADERS": others}
+    return {name: value for name, value in both.items() if value}
 
 
 def hash_key(key: str) -> str:

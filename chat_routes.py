@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -12,18 +13,19 @@ from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from chat_service import Completion
-from client_functions import CallStyle, call_style
+from chat_service import ChoiceEvent, Completion
+from client_functions import call_style
 from errors import ApiError
 from http_layer import CLIENT_LEFT
-from message_adapter import to_chat_completion, to_sampling
-from models import ChatCompletion, ErrorResponse
+from message_adapter import to_chat_completion
+from models import ChatCompletion, ChatCompletionRequest, ErrorResponse
 from parameter_validator import check_parameters
 from request_body import parse_chat_completion, parse_json_object, read_body
 from request_faults import explained
+from request_options import read_options
 from services import CallerDependency, ServicesDependency, limited_behind_key, require_quota
 from streaming import ChunkEncoder
-from turns import TurnEnded, TurnEvent
+from turns import TurnEnded, TurnEvent, total_cost
 
 _LINE_END = "\n"
 
@@ -40,46 +42,66 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 async def create_chat_completion(request: Request, services: ServicesDependency, caller: CallerDependency) -> Response:
     """Answer a conversation, whole or, with `stream: true`, as server-sent events."""
     raw = await read_body(request.stream(), services.settings.max_request_size)
-    with explained(raw, enabled=services.settings.debug_mode):
+    with explained(raw, services.rules, enabled=services.settings.debug_mode):
         parameters = parse_json_object(raw)
-        ignored = check_parameters(parameters)
+        options = read_options(request.headers)
+        ignored = check_parameters(parameters, services.rules)
         body = parse_chat_completion(parameters)
         services.catalog.check(body.model, caller.limits)
-        reported = sorted({*ignored, *to_sampling(body)[1]})
-        headers = {"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}
-        begin = services.chat.begin(body, caller)
-        style = call_style(body)
-        if body.stream:
-            answer = _streamed(begin, headers, style, include_usage=body.include_usage)
-        else:
-            answer = _whole(begin, headers, style)
-        return await _unless_client_leaves(request, answer)
+        answering = _Answering(services.chat.begin(body, caller, options), body, ignored, options.usage_in_full)
+        return await _unless_client_leaves(request, answering.streamed() if body.stream else answering.whole())
 
 
-async def _whole(begin: Awaitable[Completion], headers: dict[str, str], style: CallStyle) -> Response:
-    completion = await begin
-    async with aclosing(completion.events) as events:
-        seen = [completion.started, *[event async for event in events]]
-    answer = to_chat_completion(completion.id, completion.created, seen, style)
-    headers = {**headers, **_turn_headers(completion), **_cost_header(seen[-1])}
-    return JSONResponse(answer.model_dump(), headers=headers)
+@dataclass(frozen=True)
+class _Answering:
+    """What is needed to answer a request."""
 
+    begin: Awaitable[Completion]
+    body: ChatCompletionRequest
+    ignored: Sequence[str]
+    usage_in_full: bool
 
-async def _streamed(
-    begin: Awaitable[Completion], headers: dict[str, str], style: CallStyle, *, include_usage: bool
-) -> Response:
-    """Begin before the status line is sent, so that a failure until then keeps its status."""
-    completion = await begin
-    encoder = ChunkEncoder(completion.id, completion.created, style, include_usage=include_usage)
-    return _TurnResponse(completion.events, _sse_data(encoder, completion), {**headers, **_turn_headers(completion)})
+    async def whole(self) -> Response:
+        """Answer when all is there."""
+        completion, style = await self.begin, call_style(self.body)
+        turns: list[list[TurnEvent]] = [[] for _ in range(self.body.n or 1)]
+        turns[completion.first].append(completion.started)
+        async with aclosing(completion.events) as events:
+            async for index, event in events:
+                turns[index].append(event)
+        ends = [event for turn in turns for event in turn if isinstance(event, TurnEnded)]
+        answer = to_chat_completion(completion.id, completion.created, turns, style, in_full=self.usage_in_full)
+        headers = {**self._headers(completion), **_cost_header(total_cost(ends))}
+        return JSONResponse(answer.model_dump(), headers=headers)
+
+    async def streamed(self) -> Response:
+        """Begin before the status line is sent, so that a failure until then keeps its status."""
+        completion = await self.begin
+        encoder = ChunkEncoder(
+            completion.id,
+            completion.created,
+            call_style(self.body),
+            self.body.n or 1,
+            usage=("full" if self.usage_in_full else "openai") if self.body.include_usage else None,
+        )
+        return _TurnResponse(completion.events, _sse_data(encoder, completion), self._headers(completion))
+
+    def _headers(self, completion: Completion) -> dict[str, str]:
+        reported = sorted({*self.ignored, *completion.adjusted})
+        return {
+            **({"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}),
+            "X-Claude-Session-Id": completion.started.claude_session_id,
+            "X-Claude-Process": completion.origin,
+            "X-Claude-Overhead-Ms": f"{completion.overhead_seconds * 1000:.1f}",
+        }
 
 
 async def _sse_data(encoder: ChunkEncoder, completion: Completion) -> AsyncGenerator[str, None]:
     try:
-        for chunk in encoder.encode(completion.started):
+        for chunk in encoder.encode(completion.started, completion.first):
             yield chunk
-        async for event in completion.events:
-            for chunk in encoder.encode(event):
+        async for index, event in completion.events:
+            for chunk in encoder.encode(event, index):
                 yield chunk
     except ApiError as error:
         # The status line is out. An error event and no [DONE] is what tells a client that this is no answer.
@@ -94,7 +116,7 @@ class _TurnResponse(EventSourceResponse):
 
     def __init__(
         self,
-        turn: AsyncGenerator[TurnEvent, None],
+        turn: AsyncGenerator[ChoiceEvent, None],
         content: AsyncGenerator[str, None],
         headers: dict[str, str],
     ) -> None:
@@ -115,18 +137,8 @@ class _TurnResponse(EventSourceResponse):
                 await self._turn.aclose()
 
 
-def _turn_headers(completion: Completion) -> dict[str, str]:
-    return {
-        "X-Claude-Session-Id": completion.started.claude_session_id,
-        "X-Claude-Process": completion.origin,
-        "X-Claude-Overhead-Ms": f"{completion.overhead_seconds * 1000:.1f}",
-    }
-
-
-def _cost_header(event: TurnEvent) -> dict[str, str]:
-    if not isinstance(event, TurnEnded) or event.cost_usd is None:
-        return {}
-    return {"X-Claude-Cost-USD": f"{event.cost_usd:.8f}"}
+def _cost_header(cost_usd: float | None) -> dict[str, str]:
+    return {} if cost_usd is None else {"X-Claude-Cost-USD": f"{cost_usd:.8f}"}
 
 
 async def _unless_client_leaves(request: Request, work: Awaitable[Response]) -> Response:

@@ -3,48 +3,61 @@
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import anyio
 
 from auth import Login
 from callers import Caller
-from client_functions import to_tool_choice, to_tools
 from errors import (
     ApiError,
     ClaudeCodeError,
     ClaudeCodeUnavailableError,
     ClaudeLoginError,
     ContextLengthExceededError,
+    InvalidRequestError,
+    OutputFormatError,
     TurnTimeoutError,
 )
-from message_adapter import to_sampling, to_turn_request
+from message_adapter import to_turn_request
 from model_catalog import ModelCatalog
 from models import ChatCompletionRequest
+from parameter_mapping import Circumstances, find_adjustments, to_binding
+from parameter_validator import not_as_sent
 from process_pool import Lease, ProcessPool
 from quotas import Quotas
+from request_options import RequestOptions
 from session_manager import OpenSession, SessionManager
-from turns import Binding, LaunchProfile, Memory, Message, Origin, TurnEnded, TurnEvent, TurnRequest, TurnStarted
+from side_by_side import side_by_side
+from turns import LaunchProfile, Memory, Message, Origin, TurnEnded, TurnEvent, TurnRequest, TurnStarted
 
 logger = logging.getLogger(__name__)
+
+
+ChoiceEvent = tuple[int, TurnEvent]
+"""An event of a choice of this number."""
 
 
 @dataclass(frozen=True)
 class Completion:
     """A completion whose model has begun to answer.
 
-    `created` is in seconds since the epoch. `events` are those after `started`, TurnEnded last; they raise an ApiError
-    where the turn fails. Close them to stop the turn.
+    `created` is in seconds since the epoch. `events` are those after `started`, TurnEnded the last of each choice; they
+    raise an ApiError where a turn fails. Close them to stop all turns.
     """
 
     started: TurnStarted
-    events: AsyncGenerator[TurnEvent, None]
+    """By whichever choice came first; its number is `first`."""
+    first: int
+    events: AsyncGenerator["ChoiceEvent", None]
     origin: Origin
     overhead_seconds: float
     """From the parsed request to a process that is prepared for it: waiting in line and a failed try included."""
+    adjusted: tuple[str, ...]
+    """Names of the parameters that take effect, but not just as they were sent."""
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -62,41 +75,54 @@ class ChatService:
     """Of the processes that chat uses."""
     timeout: float
     """Seconds that a whole turn may take."""
+    is_strict: bool
+    """Whether a parameter that can't take effect just as it was sent is refused."""
+    usual_thinking_tokens: int
+    """Tokens that a model may think where the request says nothing of it."""
 
-    async def begin(self, body: ChatCompletionRequest, caller: Caller) -> Completion:
+    async def begin(self, body: ChatCompletionRequest, caller: Caller, options: RequestOptions) -> Completion:
         """Wait until the model begins to answer. Raises an ApiError where it doesn't."""
-        may_begin = partial(self.quotas.check_budget, caller)
-        turn = _Turn(_Clock(self.timeout), may_begin, is_streamed=bool(body.stream))
-        events = self._events(body, caller, turn)
-        started = await anext(events)
+        may_begin, clock = partial(self.quotas.check_budget, caller), _Clock(self.timeout)
+        turns = [_Turn(clock, may_begin, is_streamed=bool(body.stream)) for _ in range(body.n or 1)]
+        with clock.limit():
+            circumstances = await self._circumstances(body, options)
+        adjusted = find_adjustments(body, circumstances)
+        if adjusted and self.is_strict:
+            raise not_as_sent(adjusted[0])
+        events = self._events(body, circumstances, caller, turns)
+        first, started = await anext(events)
         assert isinstance(started, TurnStarted)  # noqa: S101 - for the type checker: every turn's first event
-        return Completion(started, events, turn.origin, turn.overhead_seconds)
+        return Completion(started, first, events, turns[first].origin, turns[first].overhead_seconds, adjusted)
 
     async def _events(
-        self, body: ChatCompletionRequest, caller: Caller, turn: "_Turn"
-    ) -> AsyncGenerator[TurnEvent, None]:
-        """Yield a turn's events; before the last one its session and its account have it.
+        self, body: ChatCompletionRequest, circumstances: Circumstances, caller: Caller, turns: Sequence["_Turn"]
+    ) -> AsyncGenerator[ChoiceEvent, None]:
+        """Yield the events of turns that answer the same; before the last one session and account have them.
 
         No cancel scope is open across a yield: the consumer may move to another task.
         """
-        ended: TurnEnded | None = None
+        last: ChoiceEvent | None = None
+        clock, open_turns = turns[0].clock, len(turns)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.quotas.request(caller))
-            session = await self._session(stack, body.session_id, caller, turn.clock)
-            with turn.clock.limit():
-                request = await self._turn_request(body, session)
-            events = await stack.enter_async_context(aclosing(self._answered(request, caller.owner, turn)))
-            async for event in events:
+            session = await self._session(stack, body.session_id, caller, clock)
+            with clock.limit():
+                request = await self._turn_request(body, circumstances, session)
+            answers = [self._answered(request, caller.owner, turn) for turn in turns]
+            events = await stack.enter_async_context(aclosing(side_by_side(answers)))
+            async for index, event in events:
+                last = index, event
                 if isinstance(event, TurnEnded):
-                    ended = event
                     await self.quotas.book(caller.owner, event.usage, event.cost_usd)
                     if session:
                         await session.commit(request, event)
-                    break
-                yield event
+                    open_turns -= 1
+                    if not open_turns:
+                        break
+                yield last
         # All that was held is free before the client can know that its answer is complete, and come back.
-        assert ended is not None  # noqa: S101 - for the type checker: every turn's last event
-        yield ended
+        assert last is not None  # noqa: S101 - for the type checker: every turn's last event
+        yield last
 
     async def _session(
         self, stack: AsyncExitStack, session_id: str | None, caller: Caller, clock: "_Clock"
@@ -111,15 +137,25 @@ class ChatService:
             async with aclosing(self._played(request, owner, turn, fresh=False)) as events:
                 async for event in events:
                     yield event
-        except (ClaudeCodeError, ContextLengthExceededError) as error:
-            if turn.has_left or not _is_worth_another_try(error, turn.origin):
+        except (ClaudeCodeError, InvalidRequestError) as error:
+            again = None if turn.has_left else self._again(request, error, turn.origin)
+            if again is None:
                 raise
-            logger.warning("The turn is tried again with a fresh process: %s", error)
+            logger.warning("The turn is tried again: %s", error)
         else:
             return
-        async with aclosing(self._played(request, owner, turn, fresh=True)) as events:
+        async with aclosing(self._played(again, owner, turn, fresh=again is request)) as events:
             async for event in events:
                 yield event
+
+    def _again(self, request: TurnRequest, error: ApiError, origin: Origin) -> TurnRequest | None:
+        """Return what to try after an error: the same with a fresh process, or another form of it; None: nothing."""
+        output_format = request.binding.output_format
+        if output_format and isinstance(error, OutputFormatError):
+            self.catalog.note_without_output_format(request.binding.model)
+            by_claude_code = replace(output_format, held_by="claude_code")
+            return replace(request, binding=replace(request.binding, output_format=by_claude_code))
+        return request if _is_worth_another_try(error, origin) else None
 
     async def _played(
         self, request: TurnRequest, owner: str, turn: "_Turn", *, fresh: bool
@@ -138,12 +174,24 @@ class ChatService:
         for event in held_back:
             yield event
 
-    async def _turn_request(self, body: ChatCompletionRequest, session: OpenSession | None) -> TurnRequest:
+    async def _circumstances(self, body: ChatCompletionRequest, options: RequestOptions) -> Circumstances:
         if not self.login.complete:
             message = f"This server has no complete login at Claude (missing: {', '.join(self.login.missing)}). "
             raise ClaudeLoginError(message + self.login.fix)
         model = await self.catalog.resolve(body.model)
-        binding = Binding(model, None, to_sampling(body)[0], to_tools(body), to_tool_choice(body))
+        return Circumstances(
+            model=model,
+            can_stop_thinking=body.reasoning_effort != "none" or await self.catalog.can_stop_thinking(model),
+            holds_output=self.catalog.holds_output(model),
+            has_service_tiers=self.login.method == "anthropic",
+            thinking_tokens=options.thinking_tokens,
+            usual_thinking_tokens=self.usual_thinking_tokens,
+        )
+
+    async def _turn_request(
+        self, body: ChatCompletionRequest, circumstances: Circumstances, session: OpenSession | None
+    ) -> TurnRequest:
+        binding = to_binding(body, circumstances)
         request = to_turn_request(binding, body.messages, session.memory if session else Memory())
         if session:
             session.check_room_for(request)
@@ -152,6 +200,8 @@ class ChatService:
 
 def _is_worth_another_try(error: ApiError, origin: Origin) -> bool:
     """Whether a fresh process may do what this one couldn't."""
+    if not isinstance(error, ClaudeCodeError | ContextLengthExceededError):
+        return False
     if isinstance(error, ContextLengthExceededError):
         # Claude Code refuses what it thinks too long after earlier answers' counts; the API is to judge.
         return origin == "adopted" and not error.sent

@@ -38,6 +38,7 @@ from turns import (
     Inspection,
     LaunchProfile,
     Message,
+    ToolResultBlock,
     TurnEnded,
     TurnEvent,
     TurnRequest,
@@ -144,9 +145,9 @@ class ClaudeProcess:
     def can_become(self, binding: Binding) -> bool:
         """Whether this process can be rewound to nothing and bound anew.
 
-        A system prompt can be replaced, but neither added nor taken away.
+        A system prompt can be replaced, but neither added nor taken away; a schema of Claude Code's own can't change.
         """
-        fits = self.binding is not None and (self.binding.system is None) == (binding.system is None)
+        fits = self.binding is not None and self.binding.fixed == binding.fixed
         return fits and self.conversation.keepable(0) == 0
 
     async def prepare(self, request: TurnRequest) -> None:
@@ -162,13 +163,14 @@ class ClaudeProcess:
         if keep is None:
             raise ClaudeCodeError("This conversation can't be rewound.")
         if self.binding is None:
-            await self._initialize(request.binding.system)
-        self._channel.bridge.offer(request.binding.tools)
+            await self._initialize(request.binding.system, request.binding.own_schema)
+        binding = _without_thoughts(request.binding) if _resumes(request, keep) else request.binding
+        self._channel.bridge.offer(binding.tools)
         rewinds = [rewind_to(target) for target in self.conversation.rewind(keep)]
-        changes = rebinding(self.binding, request.binding, self._opening())
+        changes = rebinding(self.binding, binding, self._opening())
         answers = await self._channel.controls(*rewinds, *changes)
         _check_rewound(answers[: len(rewinds)])
-        self.binding, self._barred = request.binding, None
+        self.binding, self._barred = binding, None
         await self._seed(request.history[keep:])
 
     def _is_answered_by(self, request: TurnRequest, wanted: Sequence[Digest]) -> bool:
@@ -197,8 +199,7 @@ class ClaudeProcess:
         """
         assert self.binding is not None  # noqa: S101 - for the type checker: prepared
         self.turns += 1
-        functions = frozenset(tool.name for tool in self.binding.tools)
-        state, bar_at = TurnState(self.binding.model, functions), math.inf
+        state, bar_at = TurnState.of(self.binding), math.inf
         await (self._answer(prompt) if self.waits_for_results else self._ask(prompt))
         async with aclosing(self._messages()) as messages:
             message = await self._first_sign(messages)
@@ -272,6 +273,8 @@ class ClaudeProcess:
 
     @property
     def _bar_after(self) -> float:
+        if self.binding and self.binding.own_schema:
+            return math.inf  # Claude Code asks again until it has an answer in the form that it has to have.
         most = self.binding and self.binding.sampling.max_tokens
         return 0.0 if most and most <= _FEW_TOKENS else _BAR_AFTER_SECONDS
 
@@ -342,10 +345,11 @@ class ClaudeProcess:
                 # The CLI keeps the order of frames only if each is waited for.
                 await self._next_result()
 
-    async def _initialize(self, system: str | None) -> dict[str, Any]:
+    async def _initialize(self, system: str | None, schema: str | None = None) -> dict[str, Any]:
         self._transport.initialize_fields = {
             "systemPrompt": [system] if system else [],
             "systemPromptSnapshot": False,
+            **({"jsonSchema": json.loads(schema)} if schema else {}),
         }
         try:
             with anyio.fail_after(_INITIALIZE_TIMEOUT_SECONDS):
@@ -393,7 +397,18 @@ def _check_rewound(answers: Sequence[Frame]) -> None:
 
 def _claude_model(row: Mapping[str, Any]) -> ClaudeModel:
     alias = row["value"]
-    return ClaudeModel(alias, row.get("resolvedModel") or alias)
+    can_stop_thinking = row.get("supportsThinkingOff") is not False
+    return ClaudeModel(alias, row.get("resolvedModel") or alias, can_stop_thinking=can_stop_thinking)
+
+
+def _resumes(request: TurnRequest, keep: int) -> bool:
+    """Whether a turn is resumed with results behind a history in which the call that they belong to is told anew."""
+    return keep < len(request.history) and any(isinstance(block, ToolResultBlock) for block in request.prompt.content)
+
+
+def _without_thoughts(binding: Binding) -> Binding:
+    # What the model thought before its call is lost, and some models, while they think, refuse a call without.
+    return replace(binding, thinking=replace(binding.thinking, budget_tokens=0))
 
 
 @dataclass

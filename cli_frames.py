@@ -8,7 +8,7 @@ from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any
 
-from turns import Binding, Message, Sampling, Tool
+from turns import OUTPUT_TOOL, Binding, Message, OutputFormat, Thinking, Tool, as_json
 
 Frame = dict[str, Any]
 
@@ -25,7 +25,7 @@ _FULL_NAME = re.compile(r"claude-\w+-\d", re.IGNORECASE)
 
 def frame_of(message: Message, **fields: Any) -> Frame:
     """Write a message, under an id of its own; `fields` are added to the frame."""
-    return {**_FRAMES[message.role]([asdict(block) for block in message.content]), **fields}
+    return {**_FRAMES[message.role]([as_json(block) for block in message.content]), **fields}
 
 
 def rewind_to(target: str) -> Control:
@@ -57,6 +57,11 @@ def rebinding(old: Binding | None, new: Binding, environment: Mapping[str, str] 
         yield "mcp_set_servers", {"servers": {server: {"type": "sdk", "name": server}} if server else {}}
         if server:
             settings["permissions"] = {"allow": [f"mcp__{server}"]}
+    thinking, old_thinking = new.thinking, old.thinking if old else Thinking()
+    if thinking.effort != old_thinking.effort:
+        settings["effortLevel"] = thinking.effort
+    if _budget(thinking) != _budget(old_thinking):
+        yield "set_max_thinking_tokens", _budget(thinking)
     variables = {**(environment or {}), **_extra_body(old, new)}
     if variables:
         settings["env"] = variables
@@ -77,18 +82,48 @@ def server_name(tools: Sequence[Tool]) -> str | None:
 
 def _extra_body(old: Binding | None, new: Binding) -> Mapping[str, str]:
     """Return the variable whose JSON Claude Code merges into each request; it stays until another takes its place."""
-    before = (old.sampling, old.tools, old.tool_choice) if old else (Sampling(), (), None)
-    if (new.sampling, new.tools, new.tool_choice) == before:
+    if _in_body(new) == (_in_body(old) if old else _in_body(Binding("", None))):
         return {}
-    # The tools among it: by itself Claude Code sorts them, and knows nothing of `strict`.
     choice = asdict(new.tool_choice) if new.tool_choice else {}
     fields = {
         **asdict(new.sampling),
-        "tools": [json.loads(tool.definition) for tool in new.tools],
+        "tools": [*_definitions(new)],
         "tool_choice": {name: value for name, value in choice.items() if value},
+        # Claude Code adds the effort to it.
+        "output_config": _output_config(new.output_format),
     }
     given = {name: value for name, value in fields.items() if value not in (None, (), [], {})}
     return {"CLAUDE_CODE_EXTRA_BODY": json.dumps(given) if given else ""}
+
+
+def _in_body(binding: Binding) -> tuple[object, ...]:
+    return binding.sampling, binding.tools, binding.tool_choice, binding.output_format
+
+
+def _definitions(binding: Binding) -> Iterator[Frame]:
+    """Yield the tools for the body: by itself Claude Code sorts them, and knows nothing of `strict`."""
+    yield from (json.loads(tool.definition) for tool in binding.tools)
+    if binding.tools and binding.own_schema:
+        # Those in the body take the place of all others, Claude Code's own included.
+        schema = json.loads(binding.own_schema)
+        yield {
+            "name": OUTPUT_TOOL,
+            "description": "return the final response as structured JSON",
+            "input_schema": schema,
+        }
+
+
+def _output_config(output_format: OutputFormat | None) -> Frame:
+    if output_format is None or output_format.held_by != "api":
+        return {}
+    return {"format": {"type": "json_schema", "schema": json.loads(output_format.schema)}}
+
+
+def _budget(thinking: Thinking) -> Frame:
+    return {
+        "max_thinking_tokens": thinking.budget_tokens,
+        "thinking_display": "summarized" if thinking.is_shown else None,
+    }
 
 
 def _user_frame(content: list[dict[str, Any]]) -> dict[str, Any]:

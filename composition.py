@@ -73,7 +73,17 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         tasks.start_soon(periodically, KEEP_SECONDS, quotas.keep)
         pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial, quotas.book_cost))
         catalog = ModelCatalog(partial(pool.inspect, profile), settings.model_aliases, created=int(time.time()))
-        chat = ChatService(pool, catalog, sessions, quotas, login, profile, settings.timeout_seconds)
+        chat = ChatService(
+            pool,
+            catalog,
+            sessions,
+            quotas,
+            login,
+            profile,
+            settings.timeout_seconds,
+            is_strict=settings.strict_parameters,
+            usual_thinking_tokens=settings.max_thinking_tokens,
+        )
         yield Services(
             settings=settings,
             keys=keys,

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 VERSION = "0.1.0"
 ENV_FILE = Path(".env")
 _TIMEOUT_BELOW_THIS_IS_SECONDS = 1000
+LEAST_THINKING_TOKENS = 1024
+"""Claude's API takes no smaller budget; https://platform.claude.com/docs/en/build-with-claude/extended-thinking"""
 
 Name = Annotated[str, Field(min_length=1)]
 AuthMethod = Literal["claude_cli", "anthropic", "oauth_token", "bedrock", "vertex"]
@@ -86,6 +88,34 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
+_FRAMING_HEADERS = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding"})
+
+
+def _header_lines(value: object) -> object:
+    """Read JSON, or a header on each line, which is Claude Code's own form."""
+    if not isinstance(value, str) or value.lstrip().startswith("{"):
+        return _from_json(value)
+    pairs = [line.partition(":") for line in value.splitlines() if line.strip()]
+    if not all(colon for _, colon, _ in pairs):
+        raise ValueError('it is neither JSON like {"anthropic-beta": "…"} nor lines like anthropic-beta: …')
+    return {name.strip(): text.strip() for name, _, text in pairs}
+
+
+def _sendable(headers: dict[str, str]) -> dict[str, str]:
+    # Not a value in any message: there may be a secret in it.
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"{name[:64]!r} is no header that can be sent")
+        if name.lower() in _FRAMING_HEADERS:
+            raise ValueError(f"{name!r} is a header that Claude Code has to set itself")
+    return headers
+
+
+CustomHeaders = Annotated[
+    dict[str, str], NoDecode, BeforeValidator(_header_lines), AfterValidator(_sendable), Field(repr=False, exclude=True)
+]
 NameMap = Annotated[dict[Name, Name], NoDecode, BeforeValidator(_from_json)]
 Secret = Annotated[SecretStr, AfterValidator(_one_word)]
 SecretList = Annotated[tuple[Secret, ...], NoDecode, BeforeValidator(_at_least_one_key)]
@@ -163,6 +193,20 @@ class Settings(BaseSettings):
     debug_mode: bool = Field(
         default=False, description="`true`: error answers and the log tell how a request's body failed to validate."
     )
+    strict_parameters: bool = Field(
+        default=False, description="`true`: parameters that would be ignored, or sent otherwise, are refused by name."
+    )
+    max_n: int = Field(default=8, gt=0, le=64, description="Choices (`n`) that one request may ask for.")
+    max_thinking_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Tokens that Claude may think in requests that say nothing of it; 1024 or more. "
+        "0: it doesn't think, where the model can do without.",
+    )
+    anthropic_custom_headers: CustomHeaders = Field(
+        default_factory=dict,
+        description='Headers that go along to Claude\'s API, as JSON: `{"anthropic-beta": "…"}`.',
+    )
     max_timeout: int = Field(
         default=600_000,
         gt=0,
@@ -229,6 +273,13 @@ class Settings(BaseSettings):
 
     # Private, or a variable ENVIRONMENT would set it.
     _environment: Mapping[str, str] = PrivateAttr(default_factory=_process_environment)
+
+    @field_validator("max_thinking_tokens")
+    @classmethod
+    def _none_or_enough(cls, value: int) -> int:
+        if 0 < value < LEAST_THINKING_TOKENS:
+            raise ValueError(f"Claude's API takes 0, or {LEAST_THINKING_TOKENS} and more")
+        return value
 
     @field_validator("max_timeout")
     @classmethod

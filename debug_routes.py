@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from callers import Caller
 from errors import ApiError, InvalidRequestError
-from message_adapter import to_sampling
 from models import EXAMPLE_REQUEST, ErrorResponse
-from parameter_validator import PARAMETERS, find_fates
+from parameter_mapping import find_adjustments
+from parameter_validator import PARAMETERS, Rules, find_fates
 from report_models import (
     CompatibilityReport,
     DebugInfo,
@@ -67,7 +67,7 @@ async def debug_request(request: Request, services: ServicesDependency, caller: 
 async def compatibility(request: Request, services: ServicesDependency) -> CompatibilityReport:
     """Say which parameters of a body are supported, mapped to something of Claude's, ignored, refused or unknown."""
     raw = await read_body(request.stream(), services.settings.max_request_size)
-    return _compatibility(parse_json_object(raw))
+    return _compatibility(parse_json_object(raw), services.rules)
 
 
 def _parsed(raw: bytes) -> tuple[Any, str | None]:
@@ -87,7 +87,7 @@ async def _validated(
         parameters = as_object(body)
     except InvalidRequestError as fault:
         return _validation([fault]), _NO_FATES
-    examination = examine(parameters)
+    examination = examine(parameters, services.rules)
     faults = [*examination.faults, *await _faults_of_model(examination, services, caller)]
     normalized = None if faults else examination.sound.model_dump(exclude_none=True)
     return _validation(faults, normalized), _fates(parameters, examination)
@@ -119,7 +119,7 @@ _NO_FATES = ParameterFates(honoured=[], adjusted=[], ignored=[], refused=[])
 
 def _fates(body: Mapping[str, Any], examination: Examination) -> ParameterFates:
     refused = examination.refused
-    adjusted = [name for name in to_sampling(examination.sound)[1] if name not in refused]
+    adjusted = [name for name in find_adjustments(examination.sound) if name not in refused]
     taken = {name: row.fate for name, row in find_fates(body).items() if name not in refused}
     return ParameterFates(
         honoured=[name for name, fate in taken.items() if fate != "ignored" and name not in adjusted],
@@ -129,9 +129,9 @@ def _fates(body: Mapping[str, Any], examination: Examination) -> ParameterFates:
     )
 
 
-def _compatibility(body: Mapping[str, Any]) -> CompatibilityReport:
+def _compatibility(body: Mapping[str, Any], rules: Rules) -> CompatibilityReport:
     report: dict[str, list[ParameterFate]] = {kind: [] for kind in CompatibilityReport.model_fields}
-    refused = examine(body).refused
+    refused = examine(body, rules).refused
     for name, message in refused.items():
         report["refused"].append(ParameterFate(parameter=name, becomes=None, reason=message))
     for name, row in find_fates(body).items():

@@ -104,6 +104,7 @@ class Reply:
     tool_calls: Sequence[ToolCall] = ()
     stop_reason: str | None = None
     stop_sequence: str | None = None
+    refusal: str | None = None
     usage: Mapping[str, int] | None = None
     model: str | None = None
     status: int = _OK
@@ -176,7 +177,11 @@ def _tool_to_call(body: Json) -> Json | None:
 
 
 def _arguments(tool: Json, prompt: str) -> Json:
-    arguments: Json = instance(tool.get("input_schema") or {})
+    schema = tool.get("input_schema") or {}
+    if not schema.get("properties"):
+        # An object of any kind: it has the keys that the prompt quotes.
+        return dict.fromkeys(re.findall(r"[`'\"](\w+)[`'\"]", prompt), "string")
+    arguments: Json = instance(schema)
     if tool["name"].endswith("unicode_customer"):
         # The test of this name wants the customer's name back, letter by letter.
         named = re.search(r"(?:named|name is)\s+['\"]?([^\s.,!?'\"]+)", prompt)
@@ -245,8 +250,10 @@ def _usage(body: Json, reply: Reply) -> Json:
     return {**counted, **(reply.usage or {})}
 
 
-def _stop_reason(reply: Reply) -> str:
-    return reply.stop_reason or ("tool_use" if reply.tool_calls else "end_turn")
+def _stop(reply: Reply) -> Json:
+    reason = reply.stop_reason or ("tool_use" if reply.tool_calls else "end_turn")
+    details = {"stop_details": {"type": "refusal", "explanation": reply.refusal}} if reply.refusal else {}
+    return {"stop_reason": reason, "stop_sequence": reply.stop_sequence, **details}
 
 
 def _message(body: Json, reply: Reply) -> Json:
@@ -266,8 +273,7 @@ def stream_events(body: Json, reply: Reply) -> Iterator[Json]:
         for delta in deltas:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
-    stop = {"stop_reason": _stop_reason(reply), "stop_sequence": reply.stop_sequence}
-    yield {"type": "message_delta", "delta": stop, "usage": {"output_tokens": usage["output_tokens"]}}
+    yield {"type": "message_delta", "delta": _stop(reply), "usage": {"output_tokens": usage["output_tokens"]}}
     yield {"type": "message_stop"}
 
 
@@ -281,8 +287,7 @@ def whole_message(body: Json, reply: Reply) -> Json:
             written[name] = written.get(name, "") + piece
         arguments = written.pop("partial_json", None)
         content.append({**start, **written, **({"input": json.loads(arguments)} if arguments else {})})
-    stop = {"stop_reason": _stop_reason(reply), "stop_sequence": reply.stop_sequence}
-    return {**_message(body, reply), "content": content, **stop, "usage": _usage(body, reply)}
+    return {**_message(body, reply), "content": content, **_stop(reply), "usage": _usage(body, reply)}
 
 
 def _error(reply: Reply, default_type: str) -> Json:

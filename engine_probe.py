@@ -18,9 +18,11 @@ from turns import (
     Binding,
     LaunchProfile,
     Message,
+    OutputFormat,
     Sampling,
     TextBlock,
     TextDelta,
+    Thinking,
     Tool,
     ToolChoice,
     ToolResultBlock,
@@ -37,6 +39,8 @@ _LEFT, _CUT, _CALLING = "Leave me.", "Cut me short.", "Call two."
 _FIRST = Binding("claude-sonnet-4-5", "You are the first.")
 _SECOND = Binding("claude-opus-4-1", "You are the second.", Sampling(0.5, 0.9, ("Stop",), _MANY))
 _THIRD = Binding("claude-opus-4-1", "You are the third.")
+_THOUGHTFUL = replace(_THIRD, thinking=Thinking(2048, "high", is_shown=True))
+_HELD = replace(_THIRD, output_format=OutputFormat('{"type": "object"}'))
 _TOOLS = tuple(Tool(name, json.dumps({"name": name, "input_schema": {"type": "object"}})) for name in ("two", "one"))
 _WITH_TOOLS = replace(_FIRST, tools=_TOOLS, tool_choice=ToolChoice("any"))
 _CALLS = (ToolUseBlock("toolu_1", "one", {"x": 1}), ToolUseBlock("toolu_2", "two", {}))
@@ -105,7 +109,7 @@ async def _leave(process: ClaudeProcess, prompt: Message) -> None:
 
 
 # Seeded at the start, gone on with, edited, regenerated; left, and cut short; recycled for another model, prompt,
-# sampling and history, for the prompt alone, for functions, which are called and answered, and back.
+# sampling and history, for thinking, a schema, the prompt alone, functions, which are called and answered, and back.
 _TURNS: tuple[tuple[TurnRequest, Callable[[ClaudeProcess, Message], Awaitable[None]]], ...] = (
     (_request(_FIRST, "One", _ANSWER, "Two"), _hear),
     (_request(_FIRST, "One", _ANSWER, "Two", _ANSWER, "Three"), _hear),
@@ -114,6 +118,8 @@ _TURNS: tuple[tuple[TurnRequest, Callable[[ClaudeProcess, Message], Awaitable[No
     (_request(_FIRST, "One", _ANSWER, _LEFT), _leave),
     (_request(replace(_FIRST, sampling=Sampling(max_tokens=_FEW)), "One", _ANSWER, _CUT), _hear),
     (_request(_SECOND, "Other", "Answer.", "More"), _hear),
+    (_request(_THOUGHTFUL, "More"), _hear),
+    (_request(_HELD, "More"), _hear),
     (_request(_THIRD, "More"), _hear),
     (_request(_WITH_TOOLS, _CALLING), _hear),
     (_results(replace(_WITH_TOOLS, tool_choice=None)), _hear),
@@ -127,7 +133,8 @@ def _expected(request: TurnRequest) -> list[Any]:
     sampling = replace(binding.sampling, temperature=_API_TEMPERATURE if temperature is None else temperature)
     tools = [json.loads(tool.definition) for tool in binding.tools], binding.tool_choice and binding.tool_choice.type
     blocks = ((each.role, json.loads(json.dumps([asdict(block) for block in each.content]))) for each in messages)
-    return [binding.model, binding.system, sampling, tools, *blocks]
+    schema = json.loads(binding.output_format.schema) if binding.output_format else None
+    return [binding.model, binding.system, sampling, tools, binding.thinking.budget_tokens, schema, *blocks]
 
 
 def _seen(body: dict[str, Any]) -> list[Any]:
@@ -141,7 +148,9 @@ def _seen(body: dict[str, Any]) -> list[Any]:
         body["max_tokens"] if body["max_tokens"] in (_FEW, _MANY) else None,
     )
     # Before our system prompt stand the two lines in which Claude Code says what it is.
-    return [body["model"], "".join(block["text"] for block in body["system"][2:]), sampling, tools, *messages]
+    system = "".join(block["text"] for block in body["system"][2:])
+    schema = body.get("output_config", {}).get("format", {}).get("schema")
+    return [body["model"], system, sampling, tools, body.get("thinking", {}).get("budget_tokens", 0), schema, *messages]
 
 
 def _plain(block: dict[str, Any]) -> dict[str, Any]:

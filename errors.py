@@ -3,6 +3,7 @@
     ApiError
     ├── InvalidRequestError 400
     │   ├── ContextLengthExceededError 400
+    │   ├── OutputFormatError 400
     │   ├── TooManySessionsError 400
     │   └── UpstreamRefusalError 402, 409 …
     ├── AuthenticationError 401
@@ -94,6 +95,16 @@ class ContextLengthExceededError(InvalidRequestError):
         """Name `messages` as the field at fault; `sent` says whether Claude's API was asked."""
         super().__init__(message, param="messages")
         self.sent = sent
+
+
+class OutputFormatError(InvalidRequestError):
+    """Claude's API can't hold this model's answers to a schema."""
+
+    code = "unsupported_response_format"
+
+    def __init__(self, message: str) -> None:
+        """Name `response_format` as the field at fault."""
+        super().__init__(message, param="response_format")
 
 
 class AuthenticationError(ApiError):

@@ -22,21 +22,17 @@ from call_history import (
     with_unique_ids,
 )
 from client_functions import CallStyle, native_name
+from content_parts import check_text, to_block, to_blocks, to_text
 from conversation import digests
 from errors import InvalidRequestError
 from models import (
     AnswerMessage,
     AssistantMessage,
     ChatCompletion,
-    ChatCompletionRequest,
     ChatMessage,
     Choice,
     CompletionUsage,
-    Content,
     FunctionCall,
-    OtherPart,
-    RefusalPart,
-    TextPart,
     ToolCall,
     ToolMessage,
     UserMessage,
@@ -46,9 +42,8 @@ from turns import (
     InputJsonDelta,
     Memory,
     Message,
-    Sampling,
-    TextBlock,
     TextDelta,
+    ThinkingDelta,
     ToolResultBlock,
     ToolUseBlock,
     ToolUseStarted,
@@ -60,10 +55,6 @@ from turns import (
 
 _NO_MEMORY = Memory()
 _BETWEEN_SYSTEM_MESSAGES = "\n\n"
-# Claude's temperatures end here, OpenAI's at 2, and it is the one that either takes by itself.
-_HIGHEST_TEMPERATURE = 1
-_ALL = 1
-"""The `top_p` that leaves nothing out."""
 
 # A prompt that begins with the one would take the place of Claude Code's own; one that is the other would vanish.
 _BILLING_HEADER = "x-anthropic-billing-header:"
@@ -119,7 +110,8 @@ def find_faults_of_conversation(
 
 def _piecewise(message: ChatMessage, index: int) -> Iterator[Callable[[], object]]:
     parts = message.content if isinstance(message.content, list) else ()
-    yield from (partial(_part_text, number, part, index) for number, part in enumerate(parts))
+    check: Callable[..., object] = to_block if isinstance(message, UserMessage | ToolMessage) else check_text
+    yield from (partial(check, part, f"messages.[{index}].content.[{number}]") for number, part in enumerate(parts))
     if isinstance(message, AssistantMessage):
         yield from (partial(_tool_use, call, place) for call, place in calls_with_places(message, index))
 
@@ -130,27 +122,6 @@ def _faults(check: Callable[[], object]) -> list[InvalidRequestError]:
     except InvalidRequestError as fault:
         return [fault]
     return []
-
-
-def to_sampling(body: ChatCompletionRequest) -> tuple[Sampling, tuple[str, ...]]:
-    """Translate what steers the model's writing; name the parameters that couldn't be translated as they were sent.
-
-    What says nothing is left out: some models refuse even the values that they take by themselves.
-    """
-    temperature = None if body.temperature is None else min(body.temperature, _HIGHEST_TEMPERATURE)
-    stops = tuple(stop for stop in body.stop or () if stop.strip())  # Claude refuses blank ones.
-    sampling = Sampling(
-        temperature=None if temperature == _HIGHEST_TEMPERATURE else temperature,
-        top_p=None if body.top_p == _ALL else body.top_p,
-        stop_sequences=stops,
-        max_tokens=body.max_completion_tokens or body.max_tokens,
-    )
-    changed = {
-        "max_tokens": body.max_tokens not in (None, sampling.max_tokens),
-        "stop": len(stops) < len(body.stop or ()),
-        "temperature": temperature != body.temperature,
-    }
-    return sampling, tuple(name for name, is_changed in changed.items() if is_changed)
 
 
 def _begins_with(messages: Sequence[Message], remembered: Sequence[Message]) -> bool:
@@ -167,27 +138,38 @@ def _calls_in(messages: Sequence[Message]) -> tuple[str, ...]:
 
 
 def to_chat_completion(
-    completion_id: str, created: int, events: Sequence[TurnEvent], style: CallStyle
+    completion_id: str, created: int, turns: Sequence[Sequence[TurnEvent]], style: CallStyle, *, in_full: bool = False
 ) -> ChatCompletion:
-    """Put the events of a whole turn together; `style` is how the client is told of calls."""
-    started = next(event for event in events if isinstance(event, TurnStarted))
-    ended = next(event for event in events if isinstance(event, TurnEnded))
+    """Put whole turns together, each of which is a choice; `style` is how the client is told of calls.
+
+    `in_full`: with what Claude Code counted, as it is.
+    """
+    started = next(event for event in turns[0] if isinstance(event, TurnStarted))
+    ends = [event for events in turns for event in events if isinstance(event, TurnEnded)]
     return ChatCompletion(
         id=completion_id,
         created=created,
         model=started.model,
-        choices=[Choice(message=_answer(events, style), finish_reason=style.finish_reason(ended.stop_reason))],
-        usage=CompletionUsage.of(ended.usage),
+        choices=[
+            Choice(index=index, message=_answer(events, style), finish_reason=style.finish_reason(ended.stop_reason))
+            for index, (events, ended) in enumerate(zip(turns, ends, strict=True))
+        ],
+        usage=CompletionUsage.of(ends, in_full=in_full),
     )
 
 
 def _answer(events: Sequence[TurnEvent], style: CallStyle) -> AnswerMessage:
     text = "".join(event.text for event in events if isinstance(event, TextDelta))
+    thoughts = "".join(event.thinking for event in events if isinstance(event, ThinkingDelta))
+    refusal = next(event.refusal for event in events if isinstance(event, TurnEnded))
     calls = _calls(events, style)
-    content = text or (None if calls else "")
-    if style.is_legacy:
-        return AnswerMessage(content=content, function_call=calls[0].function if calls else None)
-    return AnswerMessage(content=content, tool_calls=calls or None)
+    return AnswerMessage(
+        content=text or (None if calls or refusal else ""),
+        refusal=refusal,
+        reasoning_content=thoughts or None,
+        tool_calls=calls or None if not style.is_legacy else None,
+        function_call=calls[0].function if calls and style.is_legacy else None,
+    )
 
 
 def _calls(events: Sequence[TurnEvent], style: CallStyle) -> list[ToolCall]:
@@ -211,7 +193,7 @@ def _system_prompt(texts: Sequence[str]) -> str | None:
 
 
 def _joined_text(message: ChatMessage, index: int) -> str:
-    return "".join(block.text for block in _text_blocks(message.content or "", index))
+    return "".join(block.text for block in to_text(message.content or "", _content_of(index)))
 
 
 def _converted(messages: Sequence[ChatMessage]) -> Iterator[Message]:
@@ -231,37 +213,16 @@ def _merged(messages: Iterable[Message]) -> list[Message]:
     return merged
 
 
-def _text_blocks(content: Content, index: int) -> tuple[TextBlock, ...]:
-    parts = [content] if isinstance(content, str) else [_part_text(*each, index) for each in enumerate(content)]
-    texts: list[str] = []
-    blank = ""
-    for part in parts:
-        if not part.strip():
-            blank += part
-        else:
-            texts.append(blank + part)
-            blank = ""
-    if texts:
-        texts[-1] += blank
-    return tuple(map(TextBlock, texts))
-
-
-def _part_text(number: int, part: TextPart | RefusalPart | OtherPart, index: int) -> str:
-    if isinstance(part, OtherPart):
-        raise InvalidRequestError(
-            f"Content parts of type '{part.type}' are not supported here; send text.",
-            param=f"messages.[{index}].content.[{number}].type",
-            code="unsupported_content",
-        )
-    return part.refusal if isinstance(part, RefusalPart) else part.text
+def _content_of(index: int) -> str:
+    return f"messages.[{index}].content"
 
 
 def _user(message: UserMessage, index: int) -> Message:
-    return Message("user", _text_blocks(message.content, index))
+    return Message("user", to_blocks(message.content, _content_of(index)))
 
 
 def _assistant(message: AssistantMessage, index: int) -> Message:
-    said = (*_text_blocks(message.content or "", index), *_text_blocks(message.refusal or "", index))
+    said = (*to_text(message.content or "", _content_of(index)), *to_text(message.refusal or "", _content_of(index)))
     calls = (_tool_use(call, place) for call, place in calls_with_places(message, index))
     return Message("assistant", (*said, *calls))
 
@@ -275,7 +236,7 @@ def _tool_use(call: ToolCall, place: str) -> ToolUseBlock:
 
 
 def _tool(message: ToolMessage, index: int) -> Message:
-    return Message("user", (ToolResultBlock(message.tool_call_id, _text_blocks(message.content, index)),))
+    return Message("user", (ToolResultBlock(message.tool_call_id, to_blocks(message.content, _content_of(index))),))
 
 
 _CONVERTERS: Mapping[type, Callable[[Any, int], Message]] = {

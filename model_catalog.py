@@ -27,6 +27,7 @@ class ModelCatalog:
         self._aliases = dict(aliases)
         self._inspection: Inspection | None = None
         self._lock = anyio.Lock()
+        self._without_output_format: set[str] = set()
 
     async def inspection(self) -> Inspection:
         """What Claude Code told of itself, cached. Raises ClaudeCodeError where it can't be asked."""
@@ -61,6 +62,19 @@ class ModelCatalog:
         if any(_stands_for(model, target) for model in (await self.inspection()).models):
             return target
         raise ModelNotFoundError(name)
+
+    async def can_stop_thinking(self, model: str) -> bool:
+        """Whether a model, by the name that Claude Code knows, can answer without thinking, as far as is known."""
+        listed = (await self.inspection()).models
+        return next((each.can_stop_thinking for each in listed if _stands_for(each, model)), True)
+
+    def holds_output(self, model: str) -> bool:
+        """Whether Claude's API holds answers of a model to a schema, as far as it's known."""
+        return model not in self._without_output_format
+
+    def note_without_output_format(self, model: str) -> None:
+        """Remember that it doesn't."""
+        self._without_output_format.add(model)
 
 
 def _fits(name: str, pattern: str) -> bool:

@@ -4,7 +4,7 @@ Requests tolerate what they don't know (clients add fields of their own, also in
 Source: https://platform.openai.com/docs/api-reference/chat
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,7 +18,7 @@ from pydantic import (
     model_serializer,
 )
 
-from turns import Usage
+from turns import TurnEnded, Usage, total_cost
 
 
 class _Received(BaseModel):
@@ -48,19 +48,55 @@ class RefusalPart(_Received):
     refusal: str
 
 
+class ImageUrl(_Received):
+    """Where an image is: an address, or a data URI that is the image itself."""
+
+    url: str
+    detail: str | None = None
+
+
+class ImagePart(_Received):
+    """An image."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class FileData(_Received):
+    """A file's name, and the file itself as a data URI or as Base64."""
+
+    filename: str | None = None
+    file_data: str | None = None
+    file_id: str | None = None
+
+
+class FilePart(_Received):
+    """A file."""
+
+    type: Literal["file"]
+    file: FileData
+
+
 class OtherPart(_Received):
-    """A part that is not text; message_adapter refuses it by its name."""
+    """A part of another kind; content_parts refuses it by its name."""
 
     type: str
 
 
+_PART_KINDS = frozenset({"text", "refusal", "image_url", "file"})
+
+
 def _part_kind(value: object) -> str:
     kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return kind if kind in ("text", "refusal") else "other"
+    return kind if isinstance(kind, str) and kind in _PART_KINDS else "other"
 
 
 ContentPart = Annotated[
-    Annotated[TextPart, Tag("text")] | Annotated[RefusalPart, Tag("refusal")] | Annotated[OtherPart, Tag("other")],
+    Annotated[TextPart, Tag("text")]
+    | Annotated[RefusalPart, Tag("refusal")]
+    | Annotated[ImagePart, Tag("image_url")]
+    | Annotated[FilePart, Tag("file")]
+    | Annotated[OtherPart, Tag("other")],
     Discriminator(_part_kind),
 ]
 Content = str | list[ContentPart]
@@ -175,6 +211,38 @@ FunctionCallOption = Annotated[
 ]
 
 
+class TextFormat(_Received):
+    """Text, as always."""
+
+    type: Literal["text"]
+
+
+class JsonObjectFormat(_Received):
+    """A JSON object of any kind."""
+
+    type: Literal["json_object"]
+
+
+class NamedSchema(_Received):
+    """A JSON Schema with a name, which says nothing here, and whether to keep to it, which is kept to in any case."""
+
+    name: str = Field(min_length=1, max_length=64)
+    description: str | None = None
+    definition: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(_Received):
+    """JSON that is valid for a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+
+
 def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -196,6 +264,10 @@ class ChatCompletionRequest(_Received):
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[FunctionDefinition], Field(min_length=1, max_length=128)] | None = None
     function_call: FunctionCallOption | None = None
+    n: int | None = Field(default=None, ge=1)
+    response_format: ResponseFormat | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
     session_id: str | None = None
 
     @property
@@ -227,6 +299,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "function_call", "content
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
+    "pause_turn": "stop",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
@@ -239,8 +312,9 @@ def finish_reason(stop_reason: str) -> FinishReason:
     return _FINISH_REASONS.get(stop_reason, "stop")
 
 
-_CALLS = frozenset({"tool_calls", "function_call"})
-"""Keys of an answer that only an answer with calls has."""
+def _less_none(serialize: SerializerFunctionWrapHandler, model: BaseModel, optional: frozenset[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = serialize(model)
+    return {name: value for name, value in fields.items() if value is not None or name not in optional}
 
 
 class PromptTokensDetails(Sent):
@@ -259,6 +333,27 @@ class CompletionTokensDetails(Sent):
     rejected_prediction_tokens: int = 0
 
 
+class ClaudeUsage(Sent):
+    """What Claude Code counted, in the Messages API's terms; without a cost where it hasn't told it."""
+
+    cost_usd: float | None
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int
+
+    @classmethod
+    def of(cls, usage: Usage, cost_usd: float | None) -> "ClaudeUsage":
+        """Write it out."""
+        return cls(
+            cost_usd=cost_usd,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_input_tokens=usage.cache_read_input_tokens,
+            cache_creation_input_tokens=usage.cache_creation_input_tokens,
+        )
+
+
 class CompletionUsage(Sent):
     """Tokens of one completion. `prompt_tokens` has the cached ones in it, as OpenAI counts."""
 
@@ -267,10 +362,17 @@ class CompletionUsage(Sent):
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
     completion_tokens_details: CompletionTokensDetails
+    claude: ClaudeUsage | None = None
+    """An extension, for those who ask for it."""
+
+    @model_serializer(mode="wrap")
+    def _without_extension(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _less_none(serialize, self, frozenset({"claude"}))
 
     @classmethod
-    def of(cls, usage: Usage) -> "CompletionUsage":
-        """Count as OpenAI does what Claude Code counted."""
+    def of(cls, ends: Sequence[TurnEnded], *, in_full: bool = False) -> "CompletionUsage":
+        """Count a completion's turns together as OpenAI does; `in_full`: with what Claude Code counted, as it is."""
+        usage = sum((ended.usage for ended in ends), Usage())
         prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         return cls(
             prompt_tokens=prompt,
@@ -278,23 +380,24 @@ class CompletionUsage(Sent):
             total_tokens=prompt + usage.output_tokens,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cache_read_input_tokens),
             completion_tokens_details=CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens),
+            claude=ClaudeUsage.of(usage, total_cost(ends)) if in_full else None,
         )
 
 
 class AnswerMessage(Sent):
-    """The assistant's whole message. Where it makes no calls it has no keys for them."""
+    """The assistant's whole message. Where it makes no calls, or shows no thoughts, it has no keys for them."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: str | None = None
+    reasoning_content: str | None = None
     annotations: list[Any] = []
     tool_calls: list[ToolCall] | None = None
     function_call: FunctionCall | None = None
 
     @model_serializer(mode="wrap")
-    def _without_calls_that_are_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = serialize(self)
-        return {name: value for name, value in fields.items() if value is not None or name not in _CALLS}
+    def _without_what_it_lacks(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _less_none(serialize, self, frozenset({"reasoning_content", "tool_calls", "function_call"}))
 
 
 class Choice(Sent):

@@ -1,12 +1,13 @@
 """The fate of every OpenAI parameter, as one table: taken, ignored and said so, or refused by name.
 
-A parameter that changes what the client gets back is refused: an answer of another shape would mislead. One that merely
-tunes the answer is ignored, and the response's `X-Claude-Ignored-Params` names it; so is one that nobody knows. Null is
-the same as leaving it out.
+A parameter that changes what the client gets back is refused: an answer of another shape would mislead. One that tunes
+the answer is ignored, and the response's `X-Claude-Ignored-Params` names it; so is one that nobody knows. A strict
+server refuses these, too. Null is the same as leaving it out. COMPATIBILITY.md is made from the table.
 """
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,65 +21,103 @@ class Parameter:
     """What becomes of one parameter: `becomes` is what Claude gets for it, `reason` is why it gets nothing."""
 
     fate: Fate
+    values: str
+    """What is accepted, in words."""
     becomes: str | None = None
     reason: str | None = None
+    login: str = "any"
+    """Under which login it takes effect."""
     harmless: tuple[Any, ...] = ()
     """Values that ask for nothing beyond what is done anyway."""
 
 
-_NO_PENALTIES = Parameter("ignored", reason="Claude's sampling has no penalties or biases.")
-_NO_STORE = Parameter("ignored", reason="This server keeps no completions.")
+@dataclass(frozen=True)
+class Rules:
+    """What the operator decided of parameters."""
+
+    is_strict: bool = False
+    """Whether what would be ignored is refused."""
+    most_choices: int = 8
+
+
+USUAL_RULES = Rules()
+
+
+def _supported(values: str) -> Parameter:
+    return Parameter("supported", values)
+
+
+def _mapped(values: str, becomes: str, login: str = "any") -> Parameter:
+    return Parameter("mapped", values, becomes, login=login)
+
+
+def _ignored(reason: str, harmless: tuple[Any, ...] = ()) -> Parameter:
+    return Parameter("ignored", "any", reason=reason, harmless=harmless)
+
+
+def _refused(reason: str, harmless: tuple[Any, ...] = ()) -> Parameter:
+    values = " or ".join(map(json.dumps, harmless)) or "none"
+    return Parameter("refused", values, reason=reason, harmless=harmless)
+
+
+_NO_PENALTIES = "Claude's sampling has no penalties or biases."
+_NO_STORE = "This server keeps no completions."
 _NO_LOGPROBS = "Claude tells no probabilities."
 _TEXT_ONLY = "Claude answers with text."
-_OWN_CACHE = Parameter("ignored", reason="Claude Code caches prompts by itself.")
-_NO_END_USERS = Parameter("ignored", reason="Claude is not told of a client's own users.")
+_OWN_CACHE = "Claude Code caches prompts by itself."
+_NO_END_USERS = "Claude is not told of a client's own users."
+_CHOICE = "none, auto, required or a function's name"
 
 # Names are OpenAI's: https://platform.openai.com/docs/api-reference/chat/create
 PARAMETERS: Mapping[str, Parameter] = {
-    "model": Parameter("supported"),
-    "messages": Parameter("mapped", "messages and system"),
-    "stream": Parameter("supported"),
-    "stream_options": Parameter("supported"),
-    "session_id": Parameter("supported"),
-    "max_completion_tokens": Parameter("mapped", "max_tokens"),
-    "max_tokens": Parameter("mapped", "max_tokens, where there is no max_completion_tokens"),
-    "stop": Parameter("mapped", "stop_sequences, less blank ones"),
-    "temperature": Parameter("mapped", "temperature, at most 1"),
-    "top_p": Parameter("supported"),
-    "tools": Parameter("supported"),
-    "tool_choice": Parameter("mapped", "tool_choice"),
-    "parallel_tool_calls": Parameter("mapped", "tool_choice.disable_parallel_tool_use"),
-    "functions": Parameter("mapped", "tools, of which one is called at a time"),
-    "function_call": Parameter("mapped", "tool_choice"),
-    "frequency_penalty": _NO_PENALTIES,
-    "logit_bias": _NO_PENALTIES,
-    "metadata": _NO_STORE,
-    "moderation": Parameter("ignored", reason="This server runs no moderation of its own."),
-    "presence_penalty": _NO_PENALTIES,
-    "prompt_cache_key": _OWN_CACHE,
-    "prompt_cache_options": _OWN_CACHE,
-    "prompt_cache_retention": _OWN_CACHE,
-    "reasoning_effort": Parameter("ignored", reason="The model's own default holds."),
-    "safety_identifier": _NO_END_USERS,
-    "seed": Parameter("ignored", reason="Claude's sampling can't be seeded."),
-    "service_tier": Parameter("ignored", reason="The tier is that of the server's login."),
-    "store": _NO_STORE,
-    "user": _NO_END_USERS,
-    "verbosity": Parameter("ignored", reason="Claude has no such setting."),
-    "audio": Parameter("refused", reason=_TEXT_ONLY),
-    "logprobs": Parameter("refused", reason=_NO_LOGPROBS, harmless=(False,)),
-    "modalities": Parameter("refused", reason=_TEXT_ONLY, harmless=(["text"],)),
-    "n": Parameter("refused", reason="A turn has one answer.", harmless=(1,)),
-    "prediction": Parameter("refused", reason="Claude takes no predicted output."),
-    "response_format": Parameter(
-        "refused", reason="This server can't hold Claude to a format.", harmless=({"type": "text"},)
+    "model": _supported("a claude-… id, an alias of Claude Code's, or a name of MODEL_ALIASES"),
+    "messages": _mapped("text, images, files, calls and results; see below", "messages and system"),
+    "stream": _supported("true, false"),
+    "stream_options": _supported("include_usage, in a stream"),
+    "session_id": _supported("1 to 128 printable characters; an extension, see the README"),
+    "max_completion_tokens": _mapped("1 or more", "max_tokens"),
+    "max_tokens": _mapped("1 or more", "max_tokens, where there is no max_completion_tokens"),
+    "n": _mapped("1 to MAX_N; 1 in a session", "so many turns, side by side"),
+    "stop": _mapped("a string, or up to 4", "stop_sequences, less blank ones"),
+    "temperature": _mapped("0 to 2", "temperature, at most 1"),
+    "top_p": _supported("0 to 1"),
+    "tools": _supported("up to 128 functions"),
+    "tool_choice": _mapped(_CHOICE, "tool_choice"),
+    "parallel_tool_calls": _mapped("true, false", "tool_choice.disable_parallel_tool_use"),
+    "functions": _mapped("up to 128; the older form of tools", "tools, of which one is called at a time"),
+    "function_call": _mapped("none, auto or a function's name", "tool_choice"),
+    "response_format": _mapped(
+        "text, json_object, or a json_schema that Claude can be held to, see below",
+        "output_config.format; for json_object, and for models that lack it, a tool that Claude has to answer with",
     ),
-    "top_logprobs": Parameter("refused", reason=_NO_LOGPROBS),
-    "web_search_options": Parameter("refused", reason="This server doesn't let Claude search the web."),
+    "reasoning_effort": _mapped(
+        "none, minimal, low, medium, high, xhigh",
+        "thinking and output_config.effort, as the model has them",
+    ),
+    "service_tier": _mapped("auto, default", "service_tier: auto, standard_only", login="anthropic; else ignored"),
+    "frequency_penalty": _ignored(_NO_PENALTIES, (0, 0.0)),
+    "logit_bias": _ignored(_NO_PENALTIES, ({},)),
+    "metadata": _ignored(_NO_STORE, ({},)),
+    "moderation": _ignored("This server runs no moderation of its own."),
+    "presence_penalty": _ignored(_NO_PENALTIES, (0, 0.0)),
+    "prompt_cache_key": _ignored(_OWN_CACHE),
+    "prompt_cache_options": _ignored(_OWN_CACHE),
+    "prompt_cache_retention": _ignored(_OWN_CACHE),
+    "safety_identifier": _ignored(_NO_END_USERS),
+    "seed": _ignored("Claude's sampling can't be seeded."),
+    "store": _ignored(_NO_STORE, (False,)),
+    "user": _ignored(_NO_END_USERS),
+    "verbosity": _ignored("Claude has no such setting."),
+    "audio": _refused(_TEXT_ONLY),
+    "logprobs": _refused(_NO_LOGPROBS, (False,)),
+    "modalities": _refused(_TEXT_ONLY, (["text"],)),
+    "prediction": _refused("Claude takes no predicted output."),
+    "top_logprobs": _refused(_NO_LOGPROBS),
+    "web_search_options": _refused("This server doesn't let Claude search the web."),
 }
 
-_UNKNOWN = Parameter("ignored", reason="No parameter of this name is known.")
-_ASKS_FOR_NOTHING = Parameter("supported", reason="This value asks for nothing beyond what is done anyway.")
+_UNKNOWN = _ignored("No parameter of this name is known.")
+_ASKS_FOR_NOTHING = Parameter("supported", "any", reason="This value asks for nothing beyond what is done anyway.")
 
 # A name is repeated in a header, so it must be fit for one.
 _LONGEST_NAME = 64
@@ -86,9 +125,9 @@ _NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{_LONGEST_NAME}}}")
 _MOST_UNKNOWN = 32
 
 
-def check_parameters(body: Mapping[str, Any]) -> tuple[str, ...]:
+def check_parameters(body: Mapping[str, Any], rules: Rules = USUAL_RULES) -> tuple[str, ...]:
     """Return the names of the parameters that are ignored, in order. Raises InvalidRequestError for a refused one."""
-    for refusal in find_refusals(body):
+    for refusal in find_refusals(body, rules):
         raise refusal
     return tuple(sorted(name for name, row in find_fates(body).items() if row.fate == "ignored"))
 
@@ -98,7 +137,7 @@ def find_fates(body: Mapping[str, Any]) -> dict[str, Parameter]:
     return {name: _fate(name, value) for name, value in body.items() if value is not None}
 
 
-def find_refusals(body: Mapping[str, Any]) -> tuple[InvalidRequestError, ...]:
+def find_refusals(body: Mapping[str, Any], rules: Rules = USUAL_RULES) -> tuple[InvalidRequestError, ...]:
     """Return everything for which a body is refused, whatever the form of its values."""
     unknown = [name for name in body if name not in PARAMETERS]
     found = [_strange_name(name) for name in unknown if not _NAME.fullmatch(name)]
@@ -106,11 +145,30 @@ def find_refusals(body: Mapping[str, Any]) -> tuple[InvalidRequestError, ...]:
         found.append(
             InvalidRequestError("The request has too many parameters that are unknown.", code="unknown_parameter")
         )
-    found += [_refusal(name, row) for name, row in find_fates(body).items() if row.fate == "refused"]
+    refused = {"refused", "ignored"} if rules.is_strict else {"refused"}
+    nameable = {name: row for name, row in find_fates(body).items() if _NAME.fullmatch(name)}
+    found += [_refusal(name, row) for name, row in nameable.items() if row.fate in refused]
     if body.get("stream_options") is not None and not body.get("stream"):
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         found.append(InvalidRequestError(message, param="stream_options"))
-    return tuple(found)
+    return (*found, *_refusals_of_choices(body, rules))
+
+
+def _refusals_of_choices(body: Mapping[str, Any], rules: Rules) -> Iterator[InvalidRequestError]:
+    choices = body.get("n")
+    if not isinstance(choices, int):
+        return
+    if choices > rules.most_choices:
+        message = f"Invalid 'n': this server answers with {rules.most_choices} choices at the most."
+        yield InvalidRequestError(message, param="n", code="integer_above_max_value")
+    elif choices > 1 and body.get("session_id") is not None:
+        yield InvalidRequestError("A session goes on with one answer: leave out 'n'.", param="n")
+
+
+def not_as_sent(name: str) -> InvalidRequestError:
+    """Return what a server that is strict says to a parameter that would take effect, but not just as it was sent."""
+    message = f"The parameter '{name}' can't take effect just as it was sent; see COMPATIBILITY.md. Change it."
+    return InvalidRequestError(message, param=name, code="unsupported_value")
 
 
 def shown_name(name: str) -> str:
@@ -133,4 +191,5 @@ def _strange_name(name: str) -> InvalidRequestError:
 
 def _refusal(name: str, row: Parameter) -> InvalidRequestError:
     message = f"The parameter '{name}' is not supported by this server: {row.reason} Leave it out."
-    return InvalidRequestError(message, param=name, code="unsupported_parameter")
+    code = "unknown_parameter" if row is _UNKNOWN else "unsupported_parameter"
+    return InvalidRequestError(message, param=name, code=code)

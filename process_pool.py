@@ -234,7 +234,7 @@ class ProcessPool:
         Of the former the latest: a process that was used a moment ago is faster by a quarter, and the others may end.
         """
         fitting = [each for each in self._parked_of(owner, profile) if each.lease.process.can_become(request.binding)]
-        over = [each for each in fitting if self._is_over(each)]
+        over = [each for each in fitting if self._is_over(each) or not each.lease.process.conversation]
         dispensable = [each for each in fitting if each.is_dispensable]
         surplus = dispensable[: max(0, len(dispensable) + 1 - _SHORT_ONES_TO_KEEP)]
         candidates = over[-1:] or surplus[-1:] or (_dispensable_first(fitting) if self._is_full else [])

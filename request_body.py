@@ -23,6 +23,7 @@ _LENGTHS: Mapping[str, tuple[str, str]] = {
 _BOUNDS: Mapping[str, str] = {"greater_than_equal": "below_min_value", "less_than_equal": "above_max_value"}
 _DECIMALS = frozenset({"temperature", "top_p"})
 # Of these OpenAI writes `tools[0].function`, not `tools.[0].function`.
+_UNIONS = frozenset({"tool_choice", "function_call", "response_format"})
 _FUNCTION_LISTS = frozenset({"tools", "functions"})
 
 
@@ -104,15 +105,16 @@ def _is_content(row: ErrorDetails) -> bool:
 
 def _explain(row: ErrorDetails) -> InvalidRequestError:
     param = _param(row["loc"])
+    tag = "role" if param.startswith("messages") else "type"
     if row["type"] == "union_tag_invalid":
         context = row.get("ctx", {})
         return InvalidRequestError(
-            f"Invalid value: '{context['tag'][:_LONGEST_QUOTE]}'. Supported roles are: {context['expected_tags']}.",
-            param=f"{param}.role",
+            f"Invalid value: '{context['tag'][:_LONGEST_QUOTE]}'. Supported {tag}s are: {context['expected_tags']}.",
+            param=f"{param}.{tag}",
             code="invalid_value",
         )
     if row["type"] in ("missing", "union_tag_not_found"):
-        param = f"{param}.role" if row["type"] == "union_tag_not_found" else param
+        param = f"{param}.{tag}" if row["type"] == "union_tag_not_found" else param
         return InvalidRequestError(
             f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
         )
@@ -134,6 +136,6 @@ def _param(location: tuple[int | str, ...]) -> str:
     if field in _FUNCTION_LISTS and len(location) > 1:
         return ".".join([f"{field}[{location[1]}]", *map(str, location[2:])])
     branches = _BRANCHES.get(location[_FIELD_OF_MESSAGE - 1 : _FIELD_OF_MESSAGE], _BRANCHES[()])
-    dropped = {"messages": branches, "tool_choice": {1}, "function_call": {1}}.get(str(field), ())
+    dropped = branches if field == "messages" else {1} if field in _UNIONS else ()
     steps = [step for place, step in enumerate(location) if place not in dropped]
     return ".".join(f"[{step}]" if isinstance(step, int) else step for step in steps)

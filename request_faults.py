@@ -10,7 +10,8 @@ from client_functions import find_faults_of_functions
 from errors import InvalidRequestError
 from message_adapter import find_faults_of_conversation
 from models import EXAMPLE_REQUEST, ChatCompletionRequest, FaultDetail
-from parameter_validator import find_refusals, shown_name
+from parameter_mapping import find_adjustments, find_faults_of_output
+from parameter_validator import USUAL_RULES, Rules, find_refusals, not_as_sent, shown_name
 from request_body import find_faults_of_shape, parse_chat_completion, parse_json_object
 from session_manager import check_id
 
@@ -32,9 +33,9 @@ class Examination:
     sound: ChatCompletionRequest
 
 
-def examine(body: Mapping[str, Any]) -> Examination:
+def examine(body: Mapping[str, Any], rules: Rules = USUAL_RULES) -> Examination:
     """Find all the faults of a body that can be found without Claude, refused parameters first."""
-    refusals, of_shape = find_refusals(body), find_faults_of_shape(body)
+    refusals, of_shape = find_refusals(body, rules), find_faults_of_shape(body)
     faulty = {_top_level(fault) for fault in of_shape}
     sound = parse_chat_completion(
         {**EXAMPLE_REQUEST, **{name: value for name, value in body.items() if name not in faulty}}
@@ -43,6 +44,8 @@ def examine(body: Mapping[str, Any]) -> Examination:
         *of_shape,
         *_faults_of_session(sound),
         *find_faults_of_functions(sound),
+        *find_faults_of_output(sound),
+        *(map(not_as_sent, find_adjustments(sound)) if rules.is_strict else ()),
         *find_faults_of_conversation(sound.messages, is_whole=sound.session_id is None),
     )
     messages = {fault.param: fault.message for fault in reversed(refusals)}
@@ -65,13 +68,13 @@ def _faults_of_session(body: ChatCompletionRequest) -> tuple[InvalidRequestError
 
 
 @contextmanager
-def explained(raw: bytes, *, enabled: bool) -> Generator[None, None, None]:
+def explained(raw: bytes, rules: Rules = USUAL_RULES, *, enabled: bool) -> Generator[None, None, None]:
     """Where an InvalidRequestError comes from in here, add all the faults of the body `raw` to it as its `details`."""
     try:
         yield
     except InvalidRequestError as error:
         if enabled and error.status == InvalidRequestError.status:
-            details = _details(raw, error)
+            details = _details(raw, error, rules)
             error.details = [detail.model_dump() for detail in details]
             for detail in details:
                 # Without the message, which may quote what a client wrote.
@@ -79,9 +82,9 @@ def explained(raw: bytes, *, enabled: bool) -> Generator[None, None, None]:
         raise
 
 
-def _details(raw: bytes, error: InvalidRequestError) -> list[FaultDetail]:
+def _details(raw: bytes, error: InvalidRequestError, rules: Rules) -> list[FaultDetail]:
     try:
-        faults = examine(parse_json_object(raw)).faults or (error,)
+        faults = examine(parse_json_object(raw), rules).faults or (error,)
     except InvalidRequestError as fault:
         return [FaultDetail(param=None, message=place_of_break(fault) or fault.message, type=_type(fault))]
     return [FaultDetail(param=fault.param, message=fault.message, type=_type(fault)) for fault in faults[:MOST_FAULTS]]

@@ -14,6 +14,7 @@ from chat_service import ChatService
 from config import Settings
 from http_layer import add_response_headers
 from model_catalog import ModelCatalog
+from parameter_validator import Rules
 from process_pool import ProcessPool
 from quotas import Quotas
 from rate_limiter import LimitedRoute, RateLimiter, Standing
@@ -36,6 +37,11 @@ class Services:
     connection: Connection
     chat: ChatService
     claude_code_version: str
+
+    @property
+    def rules(self) -> Rules:
+        """What the operator decided of parameters."""
+        return Rules(self.settings.strict_parameters, self.settings.max_n)
 
     @property
     def backend(self) -> Literal["claude", "demo"]:

@@ -1,29 +1,33 @@
-"""Pure: a turn's events become OpenAI chunks, in the one order that clients accept, and chunks become SSE data.
+"""Pure: the events of a completion's turns become OpenAI chunks, in the one order that clients accept, and SSE data.
 
-The order is a table: role → (content | call → arguments*)* → finish → usage? → [DONE]. A step that it doesn't have
-raises StreamOrderError: better a failed request than a stream that a client takes for something else.
+The order is a table, for each choice: role → (reasoning | content | call → arguments*)* → refusal? → finish; and behind
+the last of them usage? → [DONE]. A step that it doesn't have raises StreamOrderError: better a failed request than a
+stream that a client takes for something else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from client_functions import CallStyle
-from models import ChatCompletionChunk, ChunkChoice, CompletionUsage
-from turns import InputJsonDelta, TextDelta, ToolUseStarted, TurnEnded, TurnEvent, TurnStarted
+from models import ChatCompletionChunk, ChunkChoice, CompletionUsage, FinishReason
+from turns import InputJsonDelta, TextDelta, ThinkingDelta, ToolUseStarted, TurnEnded, TurnEvent, TurnStarted
 
 DONE = "[DONE]"
 
-_Step = Literal["start", "role", "content", "call", "arguments", "finish", "usage", "done"]
+_Step = Literal["start", "role", "reasoning", "content", "call", "arguments", "refusal", "finish"]
 
+_PIECES: frozenset[_Step] = frozenset({"reasoning", "content", "call", "refusal", "finish"})
+_IN_A_CALL: frozenset[_Step] = frozenset({"arguments", "reasoning", "content", "call", "refusal", "finish"})
 _NEXT: Mapping[_Step, frozenset[_Step]] = {
     "start": frozenset({"role"}),
-    "role": frozenset({"content", "call", "finish"}),
-    "content": frozenset({"content", "call", "finish"}),
-    "call": frozenset({"content", "call", "arguments", "finish"}),
-    "arguments": frozenset({"content", "call", "arguments", "finish"}),
-    "finish": frozenset({"usage", "done"}),
-    "usage": frozenset({"done"}),
-    "done": frozenset(),
+    "role": _PIECES,
+    "reasoning": _PIECES,
+    "content": _PIECES,
+    "call": _IN_A_CALL,
+    "arguments": _IN_A_CALL,
+    "refusal": frozenset({"finish"}),
+    "finish": frozenset(),
 }
 
 
@@ -31,66 +35,102 @@ class StreamOrderError(Exception):
     """An event came where no stream may have it."""
 
 
+@dataclass
+class _Choice:
+    """How far the stream of one choice has come."""
+
+    index: int
+    step: _Step = "start"
+    calls: int = 0
+
+    def advance(self, step: _Step) -> None:
+        """Take a step, if the table has it."""
+        if step not in _NEXT[self.step]:
+            raise StreamOrderError(f"{step} after {self.step}")
+        self.step = step
+
+
 class ChunkEncoder:
-    """Turns the events of one turn into the `data` of its SSE events.
+    """Turns the events of a completion's turns into the `data` of its SSE events.
 
     `completion_id` and `created` (seconds since the epoch) stay the same in all chunks, and so does the model, which
     the first event names.
     """
 
-    def __init__(self, completion_id: str, created: int, style: CallStyle, *, include_usage: bool) -> None:
-        """Begin a stream; `style` is how to tell of calls, `include_usage` OpenAI's `stream_options.include_usage`."""
+    def __init__(
+        self,
+        completion_id: str,
+        created: int,
+        style: CallStyle,
+        choices: int = 1,
+        *,
+        usage: Literal["full", "openai"] | None,
+    ) -> None:
+        """Begin a stream of so many choices; `style` is how to tell of calls.
+
+        `usage` is how to end it: without a count of tokens, with OpenAI's, or with what Claude Code counted besides.
+        """
         self._id, self._created, self._model = completion_id, created, ""
-        self._style, self._calls = style, 0
-        self._without = None if include_usage else {"usage"}
-        self._step: _Step = "start"
+        self._style, self._in_full = style, usage == "full"
+        self._without = None if usage else {"usage"}
+        self._choices = [_Choice(index) for index in range(choices)]
+        self._ends: list[TurnEnded] = []
 
-    def encode(self, event: TurnEvent) -> Iterator[str]:
-        """Yield the chunks that `event` makes, each as JSON."""
-        return self._encoders[type(event)](self, event)
+    def encode(self, event: TurnEvent, index: int = 0) -> Iterator[str]:
+        """Yield the chunks that an event of a choice makes, each as JSON."""
+        return self._encoders[type(event)](self, self._choices[index], event)
 
-    def _advance(self, step: _Step) -> None:
-        if step not in _NEXT[self._step]:
-            raise StreamOrderError(f"{step} after {self._step}")
-        self._step = step
+    def _chunk(
+        self, choice: _Choice, step: _Step, delta: dict[str, Any], finish_reason: FinishReason | None = None
+    ) -> str:
+        choice.advance(step)
+        return self._written([ChunkChoice(index=choice.index, delta=delta, finish_reason=finish_reason)])
 
-    def _chunk(self, step: _Step, *choices: ChunkChoice, usage: CompletionUsage | None = None) -> str:
-        self._advance(step)
-        chunk = ChatCompletionChunk(
-            id=self._id, created=self._created, model=self._model, choices=[*choices], usage=usage
-        )
+    def _written(self, choices: list[ChunkChoice], usage: CompletionUsage | None = None) -> str:
+        chunk = ChatCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
         return chunk.model_dump_json(exclude=self._without)
 
-    def _started(self, event: TurnStarted) -> Iterator[str]:
-        self._model = event.model
-        yield self._chunk("role", ChunkChoice(delta={"role": "assistant", "content": "", "refusal": None}))
+    def _started(self, choice: _Choice, event: TurnStarted) -> Iterator[str]:
+        choice.advance("role")
+        if not self._model:
+            # Those of all choices, in order: openai-python takes no index whose forerunners it hasn't seen.
+            self._model = event.model
+            for each in self._choices:
+                delta = {"role": "assistant", "content": "", "refusal": None}
+                yield self._written([ChunkChoice(index=each.index, delta=delta)])
 
-    def _text(self, event: TextDelta) -> Iterator[str]:
-        yield self._chunk("content", ChunkChoice(delta={"content": event.text}))
+    def _thought(self, choice: _Choice, event: ThinkingDelta) -> Iterator[str]:
+        yield self._chunk(choice, "reasoning", {"reasoning_content": event.thinking})
 
-    def _called(self, event: ToolUseStarted) -> Iterator[str]:
-        self._calls += 1
+    def _text(self, choice: _Choice, event: TextDelta) -> Iterator[str]:
+        yield self._chunk(choice, "content", {"content": event.text})
+
+    def _called(self, choice: _Choice, event: ToolUseStarted) -> Iterator[str]:
+        choice.calls += 1
         function = {"name": self._style.own_name(event.name), "arguments": ""}
-        yield self._chunk("call", self._call_delta(function, {"id": event.id, "type": "function"}))
+        yield self._chunk(choice, "call", self._call(choice, function, {"id": event.id, "type": "function"}))
 
-    def _argued(self, event: InputJsonDelta) -> Iterator[str]:
-        yield self._chunk("arguments", self._call_delta({"arguments": event.partial_json}, {}))
+    def _argued(self, choice: _Choice, event: InputJsonDelta) -> Iterator[str]:
+        yield self._chunk(choice, "arguments", self._call(choice, {"arguments": event.partial_json}, {}))
 
-    def _call_delta(self, function: Mapping[str, str], news: Mapping[str, str]) -> ChunkChoice:
+    def _call(self, choice: _Choice, function: Mapping[str, str], news: Mapping[str, str]) -> dict[str, Any]:
         if self._style.is_legacy:
-            return ChunkChoice(delta={"function_call": function})
-        return ChunkChoice(delta={"tool_calls": [{"index": self._calls - 1, **news, "function": function}]})
+            return {"function_call": function}
+        return {"tool_calls": [{"index": choice.calls - 1, **news, "function": function}]}
 
-    def _ended(self, event: TurnEnded) -> Iterator[str]:
-        reason = self._style.finish_reason(event.stop_reason)
-        yield self._chunk("finish", ChunkChoice(delta={}, finish_reason=reason))
-        if not self._without:
-            yield self._chunk("usage", usage=CompletionUsage.of(event.usage))
-        self._advance("done")
-        yield DONE
+    def _ended(self, choice: _Choice, event: TurnEnded) -> Iterator[str]:
+        if event.refusal:
+            yield self._chunk(choice, "refusal", {"refusal": event.refusal})
+        yield self._chunk(choice, "finish", {}, self._style.finish_reason(event.stop_reason))
+        self._ends.append(event)
+        if len(self._ends) == len(self._choices):
+            if not self._without:
+                yield self._written([], CompletionUsage.of(self._ends, in_full=self._in_full))
+            yield DONE
 
     _encoders: ClassVar[Mapping[type, Callable[..., Iterator[str]]]] = {
         TurnStarted: _started,
+        ThinkingDelta: _thought,
         TextDelta: _text,
         ToolUseStarted: _called,
         InputJsonDelta: _argued,

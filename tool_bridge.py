@@ -5,11 +5,11 @@ cli_frames.py; Claude Code needs to know only its name.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from cli_frames import Frame
-from turns import Message, Tool, ToolResultBlock
+from turns import Message, TextBlock, Tool, ToolResultBlock, as_json
 
 # Somewhat longer ones Claude Code lets Claude count, and then writes to the disk. A character may be two of UTF-16.
 _LONGEST_RESULT = 50_000 // 2
@@ -26,7 +26,9 @@ def results_in(prompt: Message) -> Mapping[str, ToolResultBlock] | None:
 
 
 def _arrives_unchanged(result: ToolResultBlock) -> bool:
-    return 0 < sum(len(block.text) for block in result.content) <= _LONGEST_RESULT
+    # Images have another form here, and documents have none.
+    texts = [block.text for block in result.content if isinstance(block, TextBlock)]
+    return len(texts) == len(result.content) and 0 < sum(map(len, texts)) <= _LONGEST_RESULT
 
 
 @dataclass
@@ -80,7 +82,7 @@ class ToolBridge:
         if self._sent or call not in self._calls:
             return []
         self._sent = call
-        content = [asdict(block) for block in self._results.pop(call).content]
+        content = [as_json(block) for block in self._results.pop(call).content]
         return [_reply(self._calls.pop(call), {"content": content})]
 
     def _initialize(self, params: Frame) -> Frame:

@@ -5,21 +5,34 @@ With claude_process.py the only module that imports the SDK, of which it takes t
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from claude_agent_sdk import AssistantMessage, ResultMessage, StreamEvent
 from claude_agent_sdk import Message as SdkMessage
 from claude_agent_sdk import TextBlock as SdkTextBlock
+from claude_agent_sdk import ThinkingBlock as SdkThinkingBlock
 from claude_agent_sdk import ToolUseBlock as SdkToolUseBlock
 
-from errors import ApiError, ClaudeCodeError, ClaudeLoginError, ContextLengthExceededError, from_upstream
+from errors import (
+    ApiError,
+    ClaudeCodeError,
+    ClaudeLoginError,
+    ContextLengthExceededError,
+    OutputFormatError,
+    from_upstream,
+)
 from turns import (
+    OUTPUT_TOOL,
+    Binding,
     InputJsonDelta,
     Message,
     TextBlock,
     TextDelta,
+    ThinkingDelta,
     ToolUseBlock,
     ToolUseStarted,
     TurnEnded,
@@ -36,9 +49,19 @@ _CUT_SHORT = frozenset({"max_tokens", "model_context_window_exceeded"})
 _STOPS_THAT_THE_CLI_CONTINUES = _CUT_SHORT | {"tool_use"}
 _NO_CALLS_AFTER = _CUT_SHORT | {"refusal"}
 
+# After these Claude Code sees by itself whether it has an answer in the form that it has to have.
+_CLAUDE_CODE_GOES_ON = frozenset({"tool_use", "end_turn", "stop_sequence"})
+
+_REFUSED = "Claude declined to answer this."
 _TOO_LONG_FOR_THE_CLI = "blocking_limit"
 _TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
 _FIRST_SERVER_ERROR = 500
+# The API has no code for it, and which models lack what isn't to be learned in another way.
+_LACKS_OUTPUT_FORMAT = re.compile(
+    r"(output_config\.format|output.?format|structured.?output)\b.*\bnot (supported|available)"
+    r"|\bnot support.*(output_config\.format|output.?format|structured.?output)",
+    re.IGNORECASE | re.DOTALL,
+)
 _FAILED = "Claude's API failed ({}). Try again in a moment."
 
 
@@ -63,6 +86,9 @@ class TurnState:
     model: str
     functions: frozenset[str] = frozenset()
     """The names of the client's."""
+    shows_thinking: bool = False
+    has_own_schema: bool = False
+    """Whether Claude Code holds the answer to a schema: then that is the input of a tool of its own."""
     texts: list[str] = field(default_factory=list)
     calls: list[_Call] = field(default_factory=list)
     cost_usd: float | None = None
@@ -73,6 +99,24 @@ class TurnState:
     has_stopped: bool = False
     """Whether the message that has started has told why it ends; one that breaks behind a whole block never does."""
     usage: dict[str, Any] = field(default_factory=dict)
+    """Of the message that is written."""
+    used_before: Usage = field(default_factory=Usage)
+    refusal: str | None = None
+    is_output: bool = False
+    """Whether what is written now is the answer, as a tool's input."""
+    has_prose: bool = False
+    """Whether the model wrote text that isn't the answer."""
+
+    @classmethod
+    def of(cls, binding: Binding) -> "TurnState":
+        """Begin a turn under a binding."""
+        functions = frozenset(tool.name for tool in binding.tools)
+        return cls(binding.model, functions, binding.thinking.is_shown, binding.own_schema is not None)
+
+    @property
+    def used(self) -> Usage:
+        """The tokens up to now."""
+        return self.used_before + _usage(self.usage)
 
     @property
     def spoken(self) -> Message:
@@ -90,8 +134,11 @@ class TurnState:
     def is_kept(self) -> bool:
         """Whether Claude Code's conversation has what the client will send: it drops blank blocks.
 
-        The client has got their text, too; but where there is no other, that is none for it either.
+        The client has got their text, too; but where there is no other, that is none for it either. And of an answer
+        that it holds to a schema it has a call.
         """
+        if self.has_prose or (self.has_own_schema and self.texts):
+            return False
         said = [text for text in self.texts if text.strip()]
         return said == self.texts if said else bool(self.calls)
 
@@ -120,11 +167,12 @@ def _on_stream_event(state: TurnState, message: StreamEvent) -> _Events:
 
 
 def _on_message_start(state: TurnState, message: StreamEvent) -> _Events:
-    if state.started:
+    if state.started and not state.has_own_schema:
         raise ClaudeCodeError("Claude Code asked the model a second time by itself.")
     started = message.event["message"]
-    state.usage |= started.get("usage") or {}
-    yield _started(state, started["model"], message.session_id)
+    state.used_before, state.usage, state.has_stopped = state.used, started.get("usage") or {}, False
+    if not state.started:
+        yield _started(state, started["model"], message.session_id)
 
 
 def _started(state: TurnState, model: str, session_id: str | None) -> TurnStarted:
@@ -134,10 +182,19 @@ def _started(state: TurnState, model: str, session_id: str | None) -> TurnStarte
 
 def _on_content_block_start(state: TurnState, message: StreamEvent) -> _Events:
     block = message.event["content_block"]
-    if block["type"] == "text":
+    if block["type"] == "text" and not state.has_own_schema:
         state.texts.append("")
-    if block["type"] == "tool_use":
+    if block["type"] == "tool_use" and state.has_own_schema and block["name"] == OUTPUT_TOOL:
+        _begin_output(state)
+    elif block["type"] == "tool_use":
         yield _called(state, block["id"], block["name"])
+
+
+def _begin_output(state: TurnState) -> None:
+    if state.texts:
+        raise from_upstream(None, "Claude's answer didn't have the form that it has to have. Try again.", state.model)
+    state.is_output = True
+    state.texts.append("")
 
 
 def _called(state: TurnState, identifier: str, name: str) -> ToolUseStarted:
@@ -147,12 +204,29 @@ def _called(state: TurnState, identifier: str, name: str) -> ToolUseStarted:
 
 def _on_content_block_delta(state: TurnState, message: StreamEvent) -> _Events:
     delta = message.event["delta"]
+    if delta["type"] == "thinking_delta" and delta["thinking"] and state.shows_thinking:
+        yield ThinkingDelta(delta["thinking"])
     if delta["type"] == "text_delta":
-        state.texts[-1] += delta["text"]
-        yield TextDelta(delta["text"])
+        yield from _said(state, delta["text"])
     # An empty one comes in front of others, and alone where there are no arguments.
     if delta["type"] == "input_json_delta" and delta["partial_json"]:
-        yield _argued(state, delta["partial_json"])
+        yield from _wrote_json(state, delta["partial_json"])
+
+
+def _said(state: TurnState, text: str) -> _Events:
+    if state.has_own_schema:
+        state.has_prose |= bool(text.strip())
+        return
+    state.texts[-1] += text
+    yield TextDelta(text)
+
+
+def _wrote_json(state: TurnState, piece: str) -> _Events:
+    if state.is_output:
+        state.texts[-1] += piece
+        yield TextDelta(piece)
+    else:
+        yield _argued(state, piece)
 
 
 def _argued(state: TurnState, partial_json: str) -> InputJsonDelta:
@@ -161,14 +235,20 @@ def _argued(state: TurnState, partial_json: str) -> InputJsonDelta:
 
 
 def _on_content_block_stop(state: TurnState, _message: StreamEvent) -> _Events:
+    if state.is_output and not state.texts[-1]:
+        yield from _wrote_json(state, "{}")
     if state.calls and not state.calls[-1].arguments:
         yield _argued(state, "{}")
+    state.is_output = False
 
 
 def _on_message_delta(state: TurnState, message: StreamEvent) -> _Events:
     state.has_stopped = True
     state.usage |= message.event.get("usage") or {}
-    return _stopped(state, message.event["delta"].get("stop_reason"))
+    delta = message.event["delta"]
+    if delta.get("stop_reason") == "refusal":
+        state.refusal = (delta.get("stop_details") or {}).get("explanation") or _REFUSED
+    return _stopped(state, delta.get("stop_reason"))
 
 
 def _on_message_stop(state: TurnState, _message: StreamEvent) -> _Events:
@@ -183,7 +263,7 @@ def _on_message_stop(state: TurnState, _message: StreamEvent) -> _Events:
 
 def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
     """End the turn where it waits for results, or where the CLI would go on by itself: it must not ask the model."""
-    if stop_reason is None:
+    if stop_reason is None or (state.has_own_schema and not state.calls and stop_reason in _CLAUDE_CODE_GOES_ON):
         return
     # Such calls Claude Code makes, and they wait in tool_bridge; with others it argues.
     is_held = all(call.name in state.functions and call.block for call in state.calls)
@@ -197,7 +277,7 @@ def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
     if goes_on:
         # Whoever is told that the answer was cut short, or refused, doesn't answer its calls.
         answer = state.spoken if stop_reason in _NO_CALLS_AFTER else state.answer
-        yield TurnEnded(stop_reason, _usage(state.usage), cost_usd=None, answer=answer)
+        yield TurnEnded(stop_reason, state.used, cost_usd=None, answer=answer)
 
 
 def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:
@@ -213,10 +293,17 @@ def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:
 
 
 def _whole_block(state: TurnState, block: object) -> _Events:
+    if isinstance(block, SdkThinkingBlock) and state.shows_thinking:
+        yield ThinkingDelta(block.thinking)
     if isinstance(block, SdkTextBlock):
-        state.texts.append(block.text)
-        yield TextDelta(block.text)
-    if isinstance(block, SdkToolUseBlock):
+        if not state.has_own_schema:
+            state.texts.append("")
+        yield from _said(state, block.text)
+    if isinstance(block, SdkToolUseBlock) and state.has_own_schema and block.name == OUTPUT_TOOL:
+        _begin_output(state)
+        yield from _wrote_json(state, json.dumps(block.input, ensure_ascii=False))
+        state.is_output = False
+    elif isinstance(block, SdkToolUseBlock):
         yield _called(state, block.id, block.name)
         yield _argued(state, json.dumps(block.input, ensure_ascii=False))
 
@@ -225,8 +312,14 @@ def _on_result(state: TurnState, message: ResultMessage) -> _Events:
     stop_reason = message.stop_reason or "end_turn"
     if message.is_error and stop_reason != "refusal":
         raise _failure(state, message)
+    if state.has_own_schema and not state.texts and stop_reason != "refusal":
+        raise from_upstream(None, "Claude gave no answer in the form that it has to have. Try again.", state.model)
+    if state.has_own_schema and stop_reason == "tool_use":
+        stop_reason = "end_turn"
+    refusal = (state.refusal or _REFUSED) if stop_reason == "refusal" else None
     # The result counts all of a turn that has waited for results, and nothing of one that was refused.
-    yield TurnEnded(stop_reason, _usage(state.usage or message.usage or {}), state.cost_usd, state.answer)
+    used = state.used if state.usage else _usage(message.usage or {})
+    yield TurnEnded(stop_reason, used, state.cost_usd, state.answer, refusal)
 
 
 _STREAM_HANDLERS: Mapping[str, Callable[[TurnState, StreamEvent], _Events]] = {
@@ -267,4 +360,6 @@ def _failure(state: TurnState, result: ResultMessage) -> ApiError:
         # The CLI's prose names the upstream's address here.
         logger.warning("Claude's API failed (HTTP %s): %s", status, prose or result.errors)
         prose = _FAILED.format(f"HTTP {status}" if status else "no answer")
+    if status == HTTPStatus.BAD_REQUEST and _LACKS_OUTPUT_FORMAT.search(prose) and "schema" not in prose:
+        return OutputFormatError(prose)
     return from_upstream(status, prose, state.model)

@@ -5,8 +5,8 @@ Everything here is frozen: nobody changes a request on its way, nobody edits an 
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,33 @@ class TextBlock:
 
     text: str
     type: Literal["text"] = "text"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an image or a document is, in the Messages API's terms: in `data`, as Base64 or as text, or at `url`."""
+
+    type: Literal["base64", "text", "url"]
+    media_type: str | None = None
+    data: str | None = field(default=None, repr=False)
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageBlock:
+    """An image; one at a URL is fetched by Claude's API, never from here."""
+
+    source: Source
+    type: Literal["image"] = "image"
+
+
+@dataclass(frozen=True)
+class DocumentBlock:
+    """A PDF or a text, with the name of its file."""
+
+    source: Source
+    title: str | None = None
+    type: Literal["document"] = "document"
 
 
 @dataclass(frozen=True)
@@ -46,11 +73,17 @@ class ToolResultBlock:
     """What the client's function answered to the call `tool_use_id`."""
 
     tool_use_id: str
-    content: tuple[TextBlock, ...]
+    content: tuple[TextBlock | ImageBlock | DocumentBlock, ...]
     type: Literal["tool_result"] = "tool_result"
 
 
-ContentBlock = TextBlock | ToolUseBlock | ToolResultBlock
+UserBlock = TextBlock | ImageBlock | DocumentBlock
+ContentBlock = UserBlock | ToolUseBlock | ToolResultBlock
+
+
+def as_json(block: ContentBlock) -> dict[str, Any]:
+    """Write a block as the Messages API has it: what is None is left out."""
+    return asdict(block, dict_factory=lambda pairs: {name: value for name, value in pairs if value is not None})
 
 
 @dataclass(frozen=True)
@@ -69,6 +102,38 @@ class Sampling:
     top_p: float | None = None
     stop_sequences: tuple[str, ...] = ()
     max_tokens: int | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+
+
+Effort = Literal["low", "medium", "high", "xhigh"]
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """How much the model thinks before it answers, and whether that is to be seen.
+
+    A budget of 0 is not at all, for models that can do without; those that judge it by themselves take any other number
+    for a yes. The effort of None is the model's own.
+    """
+
+    budget_tokens: int = 0
+    effort: Effort | None = None
+    is_shown: bool = False
+
+
+OUTPUT_TOOL = "StructuredOutput"
+"""The tool that Claude Code has the model answer with, where it holds the answer to a schema."""
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """The form that an answer has to have: JSON of this schema, which is written as JSON itself.
+
+    Held either by Claude's API, which lets the model write nothing else, or by Claude Code, for models that lack that.
+    """
+
+    schema: str
+    held_by: Literal["api", "claude_code"] = "api"
 
 
 @dataclass(frozen=True)
@@ -98,13 +163,25 @@ class Binding:
     tools: tuple[Tool, ...] = ()
     """In the client's order."""
     tool_choice: ToolChoice | None = None
+    thinking: Thinking = Thinking()
+    output_format: OutputFormat | None = None
+
+    @property
+    def own_schema(self) -> str | None:
+        """The schema that Claude Code has to hold the answer to."""
+        return self.output_format.schema if self.output_format and self.output_format.held_by == "claude_code" else None
+
+    @property
+    def fixed(self) -> tuple[bool, str | None]:
+        """What a process can't change any more once it has begun: it was told of it, or wasn't."""
+        return self.system is not None, self.own_schema
 
     def can_follow(self, earlier: "Binding") -> bool:
         """Whether a conversation under `earlier` may go on under this one without the model being told of a change.
 
         Other tools are no change that it is told of: it sees the ones that are.
         """
-        return (self.model, self.system) == (earlier.model, earlier.system)
+        return (self.model, self.system, self.fixed) == (earlier.model, earlier.system, earlier.fixed)
 
 
 @dataclass(frozen=True)
@@ -171,6 +248,14 @@ class TurnStarted:
 
 
 @dataclass(frozen=True)
+class ThinkingDelta:
+    """The next piece of what the model thinks, in the words that it is shown in."""
+
+    thinking: str
+    type: Literal["thinking_delta"] = "thinking_delta"
+
+
+@dataclass(frozen=True)
 class TextDelta:
     """The next piece of the answer's text, as the model wrote it."""
 
@@ -207,10 +292,18 @@ class TurnEnded:
     usage: Usage
     cost_usd: float | None
     answer: Message
+    refusal: str | None = None
+    """Why the model wouldn't answer, where it wouldn't."""
     type: Literal["turn_ended"] = "turn_ended"
 
 
-TurnEvent = TurnStarted | TextDelta | ToolUseStarted | InputJsonDelta | TurnEnded
+def total_cost(ends: Sequence[TurnEnded]) -> float | None:
+    """Return what turns cost together, in dollars; None where Claude Code hasn't told it of all."""
+    costs = [ended.cost_usd for ended in ends if ended.cost_usd is not None]
+    return sum(costs) if len(costs) == len(ends) else None
+
+
+TurnEvent = TurnStarted | ThinkingDelta | TextDelta | ToolUseStarted | InputJsonDelta | TurnEnded
 
 
 @dataclass(frozen=True)
@@ -233,6 +326,7 @@ class ClaudeModel:
 
     alias: str
     id: str
+    can_stop_thinking: bool = True
 
 
 @dataclass(frozen=True)

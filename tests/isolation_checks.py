@@ -94,7 +94,8 @@ def text_blocks(content: str | list[Json]) -> list[Json]:
 def expected_parameters(parameters: Json) -> Json:
     """Claude's fields for OpenAI's parameters; its temperatures end at 1, which is left to Claude Code."""
     names = {"stop": "stop_sequences", "max_completion_tokens": "max_tokens"}
-    others = {name: value for name, value in parameters.items() if name not in OFFERING}
+    elsewhere = (*OFFERING, "reasoning_effort", "response_format")
+    others = {name: value for name, value in parameters.items() if name not in elsewhere}
     fields = {names.get(name, name): value for name, value in others.items()}
     fields = {name: value for name, value in fields.items() if name != "temperature" or value < 1}
     if "tools" in parameters:
@@ -104,6 +105,12 @@ def expected_parameters(parameters: Json) -> Json:
     return fields
 
 
+HELD_SCHEMA: Json = {
+    "type": "object",
+    "properties": {"漢": {"$ref": "#/$defs/it"}},
+    "additionalProperties": False,
+    "$defs": {"it": {"enum": ["a", None]}},
+}
 OFFERING = ("tools", "tool_choice", "parallel_tool_calls")
 
 
@@ -136,6 +143,16 @@ def seen_messages(body: Json) -> list[Json]:
     return [{**message, "content": [*map(plain, each)]} for message, each in zip(body["messages"], blocks, strict=True)]
 
 
+def is_marker(message: Json) -> bool:
+    """Whether a message says nothing, and only sets the effort from there on."""
+    return message.keys() == {"role", "content", "output_config"} and not message["content"]
+
+
+def efforts(messages: list[Json]) -> list[Json]:
+    """What the markers among messages set."""
+    return [message["output_config"] for message in messages if is_marker(message)]
+
+
 def with_joined_texts(messages: list[Json]) -> list[Json]:
     """The same messages, the assistant's neighbouring texts joined."""
     return [{**each, "content": joined(each["content"])} if each["role"] == "assistant" else each for each in messages]
@@ -166,8 +183,8 @@ class Checks:
     """Holds every request against what its client sent, and remembers what has to stay the same."""
 
     site: Site
-    references: Mapping[str, RecordedRequest]
-    """What a process that never served anybody sends for each model, asked "Hello"."""
+    references: Mapping[tuple[str, str | None], RecordedRequest]
+    """What a process that never served anybody sends for each model and effort, asked "Hello"."""
     lost_races: set[str] = field(default_factory=set)
     """Turns after which Claude Code asked the model again before it was killed."""
     _thoughts: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -190,22 +207,28 @@ class Checks:
             self._check_messages(turn, record.body)
             self._check_owner(turn, record.body)
         for record in records[:1]:
-            expected = {**parameters(self.references[turn.model]), **expected_parameters(turn.parameters)}
+            reference = parameters(self.references[turn.model, turn.parameters.get("reasoning_effort")])
+            expected = {**reference, **expected_parameters(turn.parameters)}
+            if "response_format" in turn.parameters:
+                held = {"format": {"type": "json_schema", "schema": HELD_SCHEMA}}
+                expected["output_config"] = {**reference.get("output_config", {}), **held}
             _same(turn, parameters(record), expected)
 
     def _check_system(self, turn: Turn, body: Json) -> None:
         billing, identity, *others = map(plain, body["system"])
         _same(turn, others, expected_system(turn.messages))
-        _same(turn, identity, plain(self.references[turn.model].body["system"][1]))
+        _same(turn, identity, plain(self.references[turn.model, None].body["system"][1]))
         # It ends with a fingerprint of the user's first message.
         first = json.dumps(next(each for each in expected_messages(turn.messages) if each["role"] == "user"))
         _same(turn, billing["text"], self._billing.setdefault(first, billing["text"]))
 
     def _check_messages(self, turn: Turn, body: Json) -> None:
         expected, seen = expected_messages(turn.messages), seen_messages(body)
-        # The newest models get an empty marker of the CLI's own behind the user's first message.
-        behind = 1 + next(place for place, message in enumerate(expected) if message["role"] == "user")
-        expected[behind:behind] = seen_messages(self.references[turn.model].body)[1:]
+        # The newest models get an empty marker of the CLI's own behind the user's first message, and behind each for
+        # which the effort was another one. The last one counts.
+        reference = self.references[turn.model, turn.parameters.get("reasoning_effort")]
+        _same(turn, efforts(seen)[-1:], efforts(seen_messages(reference.body)))
+        seen = [message for message in seen if not is_marker(message)]
         # None: an error doesn't tell. A process that waited for this conversation's results may be recycled for it.
         if turn.origin in ("adopted", "recycled", None):
             # The process holds its own answer: with the thoughts that came with it, and in one block, also where the

@@ -374,7 +374,14 @@ def planned(conversation: Conversation, move: Move, taken: set[str]) -> Turn:
     again = conversation.offers if answers and move.place > 1 else {}
     offers = move.fate.offers or again or move.offers
     parameters = {**move.parameters, **offers}
+    if "tool" in [message["role"] for message in _behind_the_answer(messages)]:
+        # Whether the model may think then depends on the process: test_reasoning.py has it.
+        parameters.pop("reasoning_effort", None)
     return Turn(conversation.key, conversation.model, messages, move.stream, move.fate, mark, parameters)
+
+
+def _behind_the_answer(messages: list[Json]) -> list[Json]:
+    return messages[max([0, *_places(messages, "assistant")]) :]
 
 
 def _answer(messages: list[Json], move: Move) -> None:

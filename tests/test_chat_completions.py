@@ -458,7 +458,7 @@ def test_without_a_login_the_401_says_how_to_log_in(serve: ServerFactory) -> Non
         ({"model": MODEL, "messages": [{"role": "user"}]}, "messages.[0].content", "missing_required_parameter"),
         ({"model": MODEL, "messages": HELLO, "stream": "yes"}, "stream", "invalid_type"),
         ({"model": MODEL, "messages": HELLO, "stream_options": {"include_usage": True}}, "stream_options", None),
-        ({"model": MODEL, "messages": HELLO, "n": 2}, "n", "unsupported_parameter"),
+        ({"model": MODEL, "messages": HELLO, "n": 9}, "n", "integer_above_max_value"),
     ],
 )
 def test_bad_input_is_a_400_that_names_the_field(

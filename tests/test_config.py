@@ -138,6 +138,15 @@ def test_model_aliases_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
+    "given", ['{"anthropic-beta": "a,b", "X-Team": "c: d"}', "anthropic-beta: a,b\nX-Team: c: d\n"]
+)
+def test_custom_headers_are_json_or_lines(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ANTHROPIC_CUSTOM_HEADERS takes an object, or a header on each line, as Claude Code itself has it."""
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", given)
+    assert load_settings().anthropic_custom_headers == {"anthropic-beta": "a,b", "X-Team": "c: d"}
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("PORT", "http"),
@@ -153,6 +162,14 @@ def test_model_aliases_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TRUSTED_PROXIES", "*"),
         ("TRUSTED_PROXIES", "nginx"),
         ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("MAX_N", "0"),
+        ("MAX_THINKING_TOKENS", "1023"),
+        ("ANTHROPIC_CUSTOM_HEADERS", "none"),
+        ("ANTHROPIC_CUSTOM_HEADERS", '["X-Team"]'),
+        ("ANTHROPIC_CUSTOM_HEADERS", '{"X-Team": 5}'),
+        ("ANTHROPIC_CUSTOM_HEADERS", '{"X Team": "ours"}'),
+        ("ANTHROPIC_CUSTOM_HEADERS", '{"X-Team": "a\\r\\nX-Other: b"}'),
+        ("ANTHROPIC_CUSTOM_HEADERS", '{"Content-Length": "5"}'),
     ],
 )
 def test_nonsense_is_refused_by_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,8 +208,10 @@ def test_all_nonsense_is_told_at_once() -> None:
 
 def test_settings_show_no_secret_and_stay_as_they_are() -> None:
     """Neither the repr nor a dump has a key or the environment in it, and no field can be changed."""
-    settings = load_settings(api_key="hush", api_keys="psst", environment={"ANTHROPIC_API_KEY": "tacet"})
+    headers = {"X-Token": "silence"}
+    environment = {"ANTHROPIC_API_KEY": "tacet"}
+    settings = load_settings(api_key="hush", api_keys="psst", anthropic_custom_headers=headers, environment=environment)
     for shown in (repr(settings), str(settings.model_dump()), settings.model_dump_json()):
-        assert not [secret for secret in ("hush", "psst", "tacet") if secret in shown]
+        assert not [secret for secret in ("hush", "psst", "tacet", "silence") if secret in shown]
     with pytest.raises(ValidationError, match="frozen"):
         setattr(settings, "port", 1)  # noqa: B010 - the type checkers know as much

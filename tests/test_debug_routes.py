@@ -17,7 +17,7 @@ from report_models import DebugInfo
 DEBUG, COMPATIBILITY, CHAT = "/v1/debug/request", "/v1/compatibility", "/v1/chat/completions"
 HELLO = {"role": "user", "content": "Hello"}
 REQUEST: dict[str, Any] = {"model": "sonnet", "messages": [HELLO]}
-IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+SOUND = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
 NO_FATES: dict[str, list[str]] = {"honoured": [], "adjusted": [], "ignored": [], "refused": []}
 SECRET = "hunter2-of-the-prompt"
 
@@ -124,14 +124,14 @@ def test_the_example_is_valid(server: Server) -> None:
 def test_all_errors_are_told(server: Server) -> None:
     """Refused parameters, wrong values, pieces that can't be converted and an unknown model are told at once."""
     messages = [
-        {"role": "user", "content": [IMAGE, {"type": "text", "text": "x"}, IMAGE]},
+        {"role": "user", "content": [SOUND, {"type": "text", "text": "x"}, SOUND]},
         {"role": "tool", "content": "x", "tool_call_id": "a"},
     ]
-    info = debug(server, {"model": "gpt-2", "messages": messages, "n": 2, "temperature": 3, "session_id": ""})
+    info = debug(server, {"model": "gpt-2", "messages": messages, "n": 9, "temperature": 3, "session_id": ""})
     assert not info["validation_result"]["valid"]
     assert info["validation_result"]["normalized_request"] is None
     assert errors(info) == [
-        ("n", "unsupported_parameter"),
+        ("n", "integer_above_max_value"),
         ("temperature", "decimal_above_max_value"),
         ("session_id", "invalid_session_id"),
         ("messages.[0].content.[0].type", "unsupported_content"),
@@ -147,13 +147,13 @@ def test_all_errors_are_told(server: Server) -> None:
         {},
         {"model": "sonnet", "messages": []},
         {**REQUEST, "temperature": 3, "top_p": "x"},
-        {**REQUEST, "tools": [], "n": 2},
+        {**REQUEST, "tools": [], "n": 9},
         {**REQUEST, "a b": 1},
         {**REQUEST, "model": "gpt-2"},
         {**REQUEST, "session_id": "\n"},
         {**REQUEST, "stream_options": {"include_usage": True}},
         {**REQUEST, "messages": [{"role": "assistant", "content": "x"}]},
-        {**REQUEST, "messages": [{"role": "system", "content": [IMAGE]}, HELLO]},
+        {**REQUEST, "messages": [{"role": "system", "content": [SOUND]}, HELLO]},
         {**REQUEST, "messages": [{"role": "assistant", "content": [5, {"type": "text"}]}]},
     ],
 )
@@ -254,7 +254,8 @@ def test_compatibility_is_the_validators_table(server: Server) -> None:
     values = {"messages": [HELLO], "model": "sonnet", "stream": True, "stream_options": {}, "session_id": "s"}
     values |= {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "auto"}
     values |= {"functions": [{"name": "f"}], "function_call": "auto", "parallel_tool_calls": True}
-    body: dict[str, Any] = {name: values.get(name, 1) for name in PARAMETERS} | {"stop": "x", "n": 2}
+    body: dict[str, Any] = {name: values.get(name, 1) for name in PARAMETERS} | {"stop": "x", "n": 1}
+    body |= {"reasoning_effort": "low", "service_tier": "auto", "response_format": {"type": "text"}}
     told: dict[str, Any] = {}
     # Functions come in one form or the other.
     for others in ({"functions", "function_call"}, {"tools", "tool_choice"}):
@@ -271,7 +272,7 @@ def test_compatibility_is_the_validators_table(server: Server) -> None:
 def test_compatibility_judges_the_values_of_the_body(server: Server) -> None:
     """Harmless values are supported, nulls left out, names of nobody's unknown, and wrong values refused with why."""
     body: dict[str, Any] = {
-        "n": 1,
+        "logprobs": False,
         "user": None,
         "mine": 1,
         "temperature": 3,
@@ -281,7 +282,7 @@ def test_compatibility_judges_the_values_of_the_body(server: Server) -> None:
     }
     report = compatibility(server, body)
     assert {fate: [row["parameter"] for row in rows] for fate, rows in report.items()} == {
-        "supported": ["n"],
+        "supported": ["logprobs"],
         "mapped": ["max_tokens"],
         "ignored": ["seed"],
         "refused": ["temperature", "stream_options"],
@@ -343,7 +344,7 @@ def test_the_log_tells_faults_and_no_values(
     server = serve(debug_mode=debug_mode)
     messages = [{"role": SECRET, "content": SECRET}, {"role": "user", "content": [{"type": SECRET, "text": SECRET}]}]
     with caplog.at_level(logging.DEBUG):
-        for body in ({"messages": messages, "model": "sonnet", "n": 2}, {"messages": messages[1:], "model": "sonnet"}):
+        for body in ({"messages": messages, "model": "sonnet", "n": 9}, {"messages": messages[1:], "model": "sonnet"}):
             error = httpx.post(f"{server.url}{CHAT}", json=body, timeout=30).json()["error"]
             assert ("details" in error) == debug_mode
     lines = [record.getMessage() for record in caplog.records if record.name == "request_faults"]
@@ -366,6 +367,6 @@ def test_the_openapi_document_describes_body_and_answer(server: Server, path: st
     assert body["examples"] == [EXAMPLE_REQUEST]
     assert {"200", "401", "413"} <= operation["responses"].keys()
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
-    for example in (EXAMPLE_REQUEST, {"n": 2}):
+    for example in (EXAMPLE_REQUEST, {"n": 9}):
         answer = httpx.post(f"{server.url}{path}", json=example, timeout=30).json()
         jsonschema.validate(answer, {**schema, "components": document["components"]})

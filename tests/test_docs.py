@@ -12,6 +12,7 @@ from callers import KeyLimits
 from config import Settings, load_settings
 from conftest import REPOSITORY, Server
 from keys_file import parse_keys
+from parameter_validator import PARAMETERS
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 SETTINGS = {name: field for name, field in Settings.model_fields.items() if name != "environment"}
@@ -29,6 +30,17 @@ def code_block(language: str, containing: str) -> str:
     """A block of the README's code, to be run as pasted."""
     blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
     return next(block for block in blocks if containing in block)
+
+
+# What marks a program of the README; answers that it prints, the first program's included; what it asks the model for.
+MORE = {
+    "import OpenAI": (1, 1),
+    "session_id": (1, 3),
+    "tool_call_id": (2, 3),
+    "response_format": (2, 2),
+    "harbour.jpg": (2, 2),
+    "reasoning_effort": (2, 2),
+}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -62,7 +74,19 @@ def test_the_readmes_curl_works_as_pasted(server: Server, stream: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("more", ["import OpenAI", "session_id", "tool_call_id"])
+def test_tables_of_parameters_are_the_servers(tmp_path: Path) -> None:
+    """Both documents have what `scripts/document_parameters.py` makes of the table that the server goes by."""
+    documents = {name: (REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "COMPATIBILITY.md")}
+    for name, text in documents.items():
+        (tmp_path / name).write_text(text.replace("| `seed` |", "| `deed` |"), encoding="utf-8")
+    program = [sys.executable, str(REPOSITORY / "scripts" / "document_parameters.py")]
+    subprocess.run(program, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, check=True, timeout=60)
+    for name, text in documents.items():
+        assert (tmp_path / name).read_text(encoding="utf-8") == text
+        assert all(f"`{parameter}`" in text for parameter in PARAMETERS)
+
+
+@pytest.mark.parametrize("more", MORE)
 def test_the_readmes_python_works_as_pasted(server: Server, more: str) -> None:
     """The first program prints what the model wrote, and what the README adds to it later does what it says."""
     first = code_block("python", "import OpenAI").replace("http://localhost:8000", server.url)
@@ -71,8 +95,8 @@ def test_the_readmes_python_works_as_pasted(server: Server, more: str) -> None:
     answer = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment
     )
-    assert answer.stdout.count("demo upstream") == (2 if more == "tool_call_id" else 1)
-    assert len(server.upstream.messages_requests()) == (1 if more in first else 3)
+    assert answer.stdout.count("demo upstream") + answer.stdout.count('{"name": "string"') == MORE[more][0]
+    assert len(server.upstream.messages_requests()) == MORE[more][1]
 
 
 def test_the_readmes_file_of_keys_is_right() -> None:

@@ -46,6 +46,17 @@ def keep_the_tools(old: Binding | None, new: Binding, environment: Mapping[str, 
     return rebinding(old, replace(new, tools=new.tools or (old.tools if old else ())), environment)
 
 
+def keep_thinking(old: Binding | None, new: Binding, environment: Mapping[str, str]) -> Iterator[Control]:
+    """As if Claude Code went on thinking."""
+    return rebinding(old, replace(new, thinking=new.thinking if old is None else old.thinking), environment)
+
+
+def keep_the_form(old: Binding | None, new: Binding, environment: Mapping[str, str]) -> Iterator[Control]:
+    """As if Claude Code held other answers to a schema, too."""
+    form = new.output_format or (old.output_format if old else None)
+    return rebinding(old, replace(new, output_format=form), environment)
+
+
 def ask_by_full_name(old: Binding | None, new: Binding, environment: Mapping[str, str]) -> Iterator[Control]:
     """As if Claude Code tried out each model with a request."""
     for subtype, fields in rebinding(old, new, environment):
@@ -61,9 +72,11 @@ def ask_by_full_name(old: Binding | None, new: Binding, environment: Mapping[str
         (
             "rebinding",
             keep_the_sampling,
-            "Sampling(temperature=0.5, top_p=0.9, stop_sequences=('Stop',), max_tokens=777), ([], None), ('user',",
+            "Sampling(temperature=0.5, top_p=0.9, stop_sequences=('Stop',), max_tokens=777, service_tier=None)",
         ),
         ("rebinding", ask_by_full_name, "asked the model 8 times"),
+        ("rebinding", keep_thinking, "([], None), 2048, None"),
+        ("rebinding", keep_the_form, "([], None), 0, {'type': 'object'}"),
         ("rebinding", keep_the_tools, "([{'name': 'two'"),
     ],
 )

@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import REPOSITORY, ServerFactory, clean_environment
 from demo_upstream import Reply, ToolCall
+from test_content import png
 
 KEY = "a-key-of-the-tests"
 
@@ -40,6 +44,43 @@ def test_function_calling_runs_its_functions_until_the_answer(serve: ServerFacto
         "In Rome.",
     ]
     assert "Where is it warmer?" in str(server.upstream.messages_requests()[0].body["messages"])
+
+
+def test_structured_output_prints_what_it_read(serve: ServerFactory) -> None:
+    """It prints the JSON while it is written, then what stands in it; and says where Claude refused."""
+    server = serve(api_key=KEY)
+    server.upstream.script(Reply(text='{"destination": "Naxos", "time": "7:30", "price": 42}'))
+    assert run("structured_output.py", server.url, "To Naxos!") == [
+        '{"destination": "Naxos", "time": "7:30", "price": 42}',
+        "To Naxos at 7:30 for 42.0",
+    ]
+    assert "To Naxos!" in str(server.upstream.messages_requests()[0].body["messages"])
+    # As the stand-in fills the schema by itself.
+    assert run("structured_output.py", server.url)[-1] == "To string at string for 3.5"
+
+
+def test_vision_shows_files_and_addresses(serve: ServerFactory, tmp_path: Path) -> None:
+    """An image of the disk goes along as it is, an address as an address; the answer is printed."""
+    server = serve(api_key=KEY)
+    (tmp_path / "a.png").write_bytes(b64decode(png()))
+    server.upstream.script(Reply(text="Two pictures."))
+    places = [str(tmp_path / "a.png"), "https://images.invalid/b.jpg"]
+    assert run("vision.py", server.url, "What is it?", *places) == ["Two pictures."]
+    message = server.upstream.messages_requests()[0].body["messages"][0]
+    assert [block["type"] for block in message["content"]] == ["image", "image", "text"]
+    assert [block["source"]["type"] for block in message["content"][:2]] == ["base64", "url"]
+
+
+def test_reasoning_prints_thoughts_and_answer(serve: ServerFactory) -> None:
+    """First what the model thinks, then what it says, then how many tokens both took."""
+    server = serve(api_key=KEY)
+    details: Any = {"thinking_tokens": 30}
+    usage: Any = {"output_tokens": 40, "output_tokens_details": details}
+    server.upstream.script(Reply(thinking="Count them all.", text="204.", usage=usage))
+    lines = run("reasoning.py", server.url, "high", "How many", "squares?")
+    assert lines == ["Count them all.", "---", "204.", "30 of 40 tokens"]
+    assert "How many squares?" in str(server.upstream.messages_requests()[0].body["messages"])
+    assert run("reasoning.py", server.url)[-1].startswith("0 of ")
 
 
 @pytest.mark.parametrize("question", [(), ("Anything?",)])

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import product
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_m
 
 from conftest import make_settings, running
 from demo_upstream import DemoUpstream, RecordedRequest
-from isolation_checks import Checks
+from isolation_checks import HELD_SCHEMA, Checks
 from isolation_clients import (
     CHANGES,
     PATIENCE_SECONDS,
@@ -55,6 +56,9 @@ MODELS: Mapping[str, str] = {
     "haiku": "claude-haiku-",
 }
 
+EFFORTS = ("none", "low", "xhigh")
+HELD_FORMAT: Json = {"type": "json_schema", "json_schema": {"name": "it", "schema": HELD_SCHEMA}}
+
 # Whoever is more frequent has more conversations to go on with.
 OWNERS = st.sampled_from([*KEYS[:1] * 3, *KEYS])
 NAMES = st.sampled_from([*[*MODELS][:3] * 2, *MODELS])
@@ -80,6 +84,15 @@ PARAMETERS: st.SearchStrategy[Json] = st.fixed_dictionaries(
         "max_tokens": st.sampled_from([1, 500]),
     },
 )
+# Without a limit, within which there may be no room to think.
+REASONING: st.SearchStrategy[Json] = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.sampled_from([0.5, 1]),
+        "reasoning_effort": st.sampled_from(EFFORTS),
+        "response_format": st.just(HELD_FORMAT),
+    },
+)
 MOVES = st.builds(
     Move,
     change=st.sampled_from([*["go on"] * 6, *CHANGES]),
@@ -88,9 +101,12 @@ MOVES = st.builds(
     fate=st.sampled_from(FATES),
     stream=st.booleans(),
     keeps=st.sampled_from(["whole", "whole", "whole", "stripped", "in parts", "nothing"]),
-    parameters=st.just({}) | PARAMETERS,
+    parameters=st.just({}) | PARAMETERS | REASONING,
     offers=st.just({}) | st.sampled_from(OFFERS),
 )
+
+
+References = dict[tuple[str, str | None], RecordedRequest]
 
 
 @dataclass
@@ -210,21 +226,19 @@ class Clients(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module")
-def references(
-    upstream_url: tuple[DemoUpstream, str], api_key_environment: Mapping[str, str]
-) -> dict[str, RecordedRequest]:
-    """What a process that never served anybody sends for each model."""
-    seen: dict[str, RecordedRequest] = {}
+def references(upstream_url: tuple[DemoUpstream, str], api_key_environment: Mapping[str, str]) -> References:
+    """What a process that never served anybody sends for each model and effort."""
+    seen: References = {}
     unused = make_settings(
         api_key_environment, process_reuse="off", spare_processes=0, max_processes=1, model_aliases=ALIASES
     )
     with running(unused) as url, httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
-        for model, name in MODELS.items():
-            body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+        for (model, name), effort in product(MODELS.items(), (None, *EFFORTS)):
+            body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "reasoning_effort": effort}
             assert client.post("/v1/chat/completions", json=body).headers["x-claude-process"] == "spawned"
-            seen[model] = upstream_url[0].messages_requests()[-1]
-            assert seen[model].body["model"].startswith(name)
-            assert not seen[model].body["tools"]
+            record = seen[model, effort] = upstream_url[0].messages_requests()[-1]
+            assert record.body["model"].startswith(name)
+            assert not record.body["tools"]
     return seen
 
 
@@ -232,7 +246,7 @@ def references(
 def run(
     upstream_url: tuple[DemoUpstream, str],
     api_key_environment: Mapping[str, str],
-    references: dict[str, RecordedRequest],
+    references: References,
 ) -> Iterator[Run]:
     """A server with three keys and few processes, whose conversations are over soon."""
     upstream_url[0].reset()

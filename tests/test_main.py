@@ -127,7 +127,7 @@ def test_debug_mode_logs_more_of_ours_and_nothing_more_of_others(start: Start, d
     """With DEBUG_MODE our own modules' debug lines are in the log, whatever LOG_LEVEL is; other packages' are not."""
     command = start("main.py", "0", "--demo", DEBUG_MODE=debug_mode)
     url = command.url()
-    assert httpx.post(f"{url}/v1/chat/completions", json={**CHAT, "n": 2}, timeout=30).status_code == 400
+    assert httpx.post(f"{url}/v1/chat/completions", json={**CHAT, "n": 9}, timeout=30).status_code == 400
     assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=30).status_code == 200
     command.process.send_signal(signal.SIGTERM)
     log, _ = command.process.communicate(timeout=40)

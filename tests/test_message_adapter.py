@@ -10,12 +10,11 @@ from pydantic import TypeAdapter
 
 from client_functions import CallStyle
 from errors import InvalidRequestError
-from message_adapter import find_faults_of_conversation, to_chat_completion, to_sampling, to_turn_request
-from models import ChatCompletionRequest, ChatMessage
+from message_adapter import find_faults_of_conversation, to_chat_completion, to_turn_request
+from models import ChatMessage
 from turns import (
     Binding,
     Message,
-    Sampling,
     TextBlock,
     TextDelta,
     ToolResultBlock,
@@ -41,6 +40,11 @@ messages = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "as
 def convert(*conversation: Json) -> TurnRequest:
     """Convert messages as a client writes them."""
     return to_turn_request(BINDING, MESSAGES.validate_python(conversation))
+
+
+def text(content: str) -> Json:
+    """A part of text."""
+    return {"type": "text", "text": content}
 
 
 def call(identifier: str, arguments: str = "{}") -> Json:
@@ -130,7 +134,7 @@ def test_arguments_are_parsed(arguments: str, parsed: Json) -> None:
         ([HELLO, {"role": "assistant", "content": "Hi"}], "messages.[1]"),
         ([{"role": "user", "content": ""}], "messages.[0]"),
         ([{"role": "system", "content": "Be terse."}], "messages.[0]"),
-        ([HELLO, {"role": "user", "content": [{"type": "text", "text": ""}, IMAGE]}], "messages.[1].content.[1].type"),
+        ([HELLO, {"role": "user", "content": [text(""), IMAGE]}], "messages.[1].content.[1].image_url.url"),
         ([{"role": "system", "content": [IMAGE]}, HELLO], "messages.[0].content.[0].type"),
         ([HELLO, answer("a")], "messages.[1].role"),
         ([calls("a"), answer("b")], "messages.[1].role"),
@@ -166,8 +170,8 @@ def test_a_conversation_that_claude_cant_be_asked_with_is_refused(conversation: 
             ],
             [
                 "messages.[0].content.[0].type",
-                "messages.[1].content.[0].type",
-                "messages.[1].content.[2].type",
+                "messages.[1].content.[0].image_url.url",
+                "messages.[1].content.[2].image_url.url",
                 "messages.[2].tool_calls.[0].function.arguments",
                 "messages.[2].tool_calls.[2].function.arguments",
                 "messages.[3].role",
@@ -226,30 +230,8 @@ def test_a_completion_is_its_deltas_joined(deltas: list[str]) -> None:
     """The whole answer's text is the stream's, also where there is none, under the model that answered."""
     ended = TurnEnded("max_tokens", Usage(1, 2, 3, 4, 5), None, Message("assistant", ()))
     events: list[TurnEvent] = [TurnStarted("claude-x", "s"), *map(TextDelta, deltas), ended]
-    completion = to_chat_completion("chatcmpl-1", 7, events, CallStyle({}))
+    completion = to_chat_completion("chatcmpl-1", 7, [events], CallStyle({}))
     choice = completion.choices[0]
     assert (completion.id, completion.created, completion.model) == ("chatcmpl-1", 7, "claude-x")
     assert (choice.message.content, choice.finish_reason) == ("".join(deltas), "length")
     assert (completion.usage.prompt_tokens, completion.usage.total_tokens) == (1 + 3 + 4, 1 + 3 + 4 + 2)
-
-
-@pytest.mark.parametrize(
-    ("sent", "sampling", "adjusted"),
-    [
-        ({}, Sampling(), ()),
-        ({"temperature": 0, "top_p": 0.5}, Sampling(temperature=0, top_p=0.5), ()),
-        ({"temperature": 2}, Sampling(), ("temperature",)),
-        ({"temperature": 1, "top_p": 1.0}, Sampling(), ()),
-        ({"stop": "END"}, Sampling(stop_sequences=("END",)), ()),
-        ({"stop": [" ", "END", "\n"]}, Sampling(stop_sequences=("END",)), ("stop",)),
-        ({"stop": []}, Sampling(), ()),
-        ({"max_tokens": 5}, Sampling(max_tokens=5), ()),
-        ({"max_tokens": 5, "max_completion_tokens": 6}, Sampling(max_tokens=6), ("max_tokens",)),
-    ],
-)
-def test_sampling_is_translated(sent: dict[str, Any], sampling: Sampling, adjusted: tuple[str, ...]) -> None:
-    """Claude's names and range of temperatures, no blank stop strings, nothing that says nothing; changes are named."""
-    body = ChatCompletionRequest.model_validate(
-        {"model": "sonnet", "messages": [{"role": "user", "content": "Hello"}], **sent}
-    )
-    assert to_sampling(body) == (sampling, adjusted)

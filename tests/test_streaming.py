@@ -12,10 +12,21 @@ from hypothesis import strategies as st
 from client_functions import CallStyle
 from models import CompletionUsage
 from streaming import DONE, ChunkEncoder, StreamOrderError
-from turns import InputJsonDelta, Message, TextDelta, ToolUseStarted, TurnEnded, TurnEvent, TurnStarted, Usage
+from turns import (
+    InputJsonDelta,
+    Message,
+    TextDelta,
+    ThinkingDelta,
+    ToolUseStarted,
+    TurnEnded,
+    TurnEvent,
+    TurnStarted,
+    Usage,
+)
 
 STARTED = TurnStarted("claude-x", "session")
 DELTA = TextDelta("Hi")
+THOUGHT = ThinkingDelta("Hm")
 CALL = ToolUseStarted("toolu_1", "look_up")
 ARGUMENTS = InputJsonDelta('{"x": 1}')
 NOTHING = Message("assistant", ())
@@ -33,7 +44,7 @@ HEAD = {
 
 def encode(*events: TurnEvent, style: CallStyle = PLAIN, include_usage: bool = False) -> list[str]:
     """All data of the stream that these events make."""
-    encoder = ChunkEncoder("chatcmpl-1", 7, style, include_usage=include_usage)
+    encoder = ChunkEncoder("chatcmpl-1", 7, style, usage="openai" if include_usage else None)
     return [data for event in events for data in encoder.encode(event)]
 
 
@@ -55,8 +66,15 @@ def is_legal(events: tuple[TurnEvent, ...]) -> bool:
     return kinds[0] == "turn_started" and re.fullmatch(r"(t|ca*)*e?", between) is not None
 
 
-_LETTERS = {"turn_started": "s", "text_delta": "t", "tool_use_started": "c", "input_json_delta": "a", "turn_ended": "e"}
-EVENTS = (STARTED, DELTA, CALL, ARGUMENTS, ENDED)
+_LETTERS = {
+    "turn_started": "s",
+    "thinking_delta": "t",
+    "text_delta": "t",
+    "tool_use_started": "c",
+    "input_json_delta": "a",
+    "turn_ended": "e",
+}
+EVENTS = (STARTED, THOUGHT, DELTA, CALL, ARGUMENTS, ENDED)
 
 
 @pytest.mark.parametrize("events", [each for n in (1, 2, 3, 4) for each in product(EVENTS, repeat=n)])
@@ -89,7 +107,7 @@ def test_usage_is_null_until_the_chunk_after_the_finish() -> None:
     """With include_usage each chunk has a null usage, but for the last before [DONE], which has no choices."""
     *earlier, last = chunks(STARTED, DELTA, ENDED, include_usage=True)
     assert [chunk["usage"] for chunk in earlier] == [None, None, None]
-    assert last == {**HEAD, "choices": [], "usage": CompletionUsage.of(ENDED.usage).model_dump()}
+    assert last == {**HEAD, "choices": [], "usage": CompletionUsage.of([ENDED]).model_dump()}
     assert (last["usage"]["prompt_tokens"], last["usage"]["completion_tokens"]) == (7 + 3 + 2, 5)
     assert encode(STARTED, ENDED, include_usage=True)[-1] == DONE
 
@@ -123,7 +141,7 @@ def test_any_text_survives_on_one_line(texts: list[str]) -> None:
 
 def test_two_streams_dont_know_each_other() -> None:
     """Each encoder has its own order and its own head."""
-    one, other = (ChunkEncoder(name, 7, PLAIN, include_usage=False) for name in ("one", "other"))
+    one, other = (ChunkEncoder(name, 7, PLAIN, usage=None) for name in ("one", "other"))
     list(one.encode(STARTED))
     list(other.encode(TurnStarted("claude-y", "session")))
     (data,) = one.encode(DELTA)

@@ -6,8 +6,6 @@ from pathlib import Path
 from conftest import Server
 from published_clients import run_python
 
-# They ask for `response_format`, which the server refuses.
-UNSUPPORTED = "structured_output or json_mode"
 # What the suite itself skips: pictures, documents and sound, which it fetches from the net, and its recorder.
 SKIPPED = {
     "test_anthropic_inputs",
@@ -18,10 +16,13 @@ SKIPPED = {
     "test_pdf_tool_message",
     "test_stream_time",
 }
-TOOL_TESTS = {
+OURS = {
     "test_agent_loop",
     "test_bind_runnables_as_tools",
+    "test_json_mode",
     "test_structured_few_shot_examples",
+    "test_structured_output",
+    "test_structured_output_async",
     "test_tool_calling",
     "test_tool_calling_async",
     "test_tool_calling_with_no_arguments",
@@ -43,10 +44,10 @@ def outcomes(output: str) -> dict[str, set[str]]:
 
 def test_langchains_suite_passes(server: Server, tmp_path: Path) -> None:
     """Every test of the suite passes but those that it skips by itself, the tests of functions among them."""
-    arguments = ["-m", "pytest", "-v", "-k", f"not ({UNSUPPORTED})", "langchain_chat_model.py"]
+    arguments = ["-m", "pytest", "-v", "langchain_chat_model.py"]
     result = run_python(arguments, server, tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     ended = outcomes(result.stdout)
     assert {name for name, outcomes in ended.items() if outcomes == {"SKIPPED"}} == SKIPPED
     assert {name for name, outcomes in ended.items() if outcomes == {"PASSED"}} == ended.keys() - SKIPPED
-    assert ended.keys() >= TOOL_TESTS
+    assert ended.keys() >= OURS

@@ -1,0 +1,167 @@
+"""The parts of a message's content: from OpenAI's form to the Messages API's blocks; purely.
+
+Everything that can be seen to be wrong is found here, before a process is spent on it.
+Source: https://platform.openai.com/docs/guides/images-vision and https://platform.claude.com/docs/en/build-with-claude/vision
+"""
+
+import re
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from errors import InvalidRequestError
+from models import Content, ContentPart, FilePart, ImagePart, RefusalPart, TextPart
+from turns import DocumentBlock, ImageBlock, Source, TextBlock, UserBlock
+
+_DATA_URI = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
+_IMAGE_TYPES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
+_PDF = "application/pdf"
+_PDF_MARK = b"%PDF-"
+_LONGEST_QUOTE = 64
+
+
+def to_blocks(content: Content, place: str) -> tuple[UserBlock, ...]:
+    """Convert the content that stands at `place`. Raises InvalidRequestError for a part that can't be.
+
+    There is no blank text: a blank part joins its neighbour, and what has no other is left out.
+    """
+    parts: Sequence[str | ContentPart] = [content] if isinstance(content, str) else content
+    blocks: list[UserBlock] = []
+    blank = ""
+    for number, part in enumerate(parts):
+        block = TextBlock(part) if isinstance(part, str) else to_block(part, f"{place}.[{number}]")
+        if not isinstance(block, TextBlock):
+            blocks.append(block)
+        elif not block.text.strip():
+            blank += block.text
+        else:
+            blocks.append(TextBlock(blank + block.text))
+            blank = ""
+    return _with_blank_at_the_end(blocks, blank)
+
+
+def _with_blank_at_the_end(blocks: list[UserBlock], blank: str) -> tuple[UserBlock, ...]:
+    place = next((place for place in reversed(range(len(blocks))) if isinstance(blocks[place], TextBlock)), None)
+    if blank and place is not None:
+        last = blocks[place]
+        assert isinstance(last, TextBlock)  # noqa: S101 - for the type checker: found as one
+        blocks[place] = TextBlock(last.text + blank)
+    return tuple(blocks)
+
+
+def to_text(content: Content, place: str) -> tuple[TextBlock, ...]:
+    """Convert content of a role that has only text. Raises InvalidRequestError for any other part."""
+    for number, part in enumerate(() if isinstance(content, str) else content):
+        check_text(part, f"{place}.[{number}]")
+    return tuple(block for block in to_blocks(content, place) if isinstance(block, TextBlock))
+
+
+def check_text(part: ContentPart, place: str) -> None:
+    """Let a part pass that is text. Raises InvalidRequestError for any other."""
+    if not isinstance(part, TextPart | RefusalPart):
+        raise _unsupported(place, part.type, "Messages of this role have only text.")
+
+
+def to_block(part: ContentPart, place: str) -> UserBlock:
+    """Convert one part. Raises InvalidRequestError."""
+    convert = _CONVERTERS.get(type(part))
+    if convert is None:
+        raise _unsupported(place, part.type, "Send text, images (image_url) or files (file).")
+    block: UserBlock = convert(part, place)
+    return block
+
+
+def _text(part: TextPart, _place: str) -> UserBlock:
+    return TextBlock(part.text)
+
+
+def _refusal(part: RefusalPart, _place: str) -> UserBlock:
+    return TextBlock(part.refusal)
+
+
+def _image(part: ImagePart, place: str) -> UserBlock:
+    url, param = part.image_url.url, f"{place}.image_url.url"
+    if url[:8].lower() == "https://":
+        return ImageBlock(Source("url", url=url))
+    if not url[:5].lower() == "data:":
+        raise _invalid(param, "Send a https URL, or a data URI like data:image/png;base64,….")
+    media_type, data = _parsed(url, param)
+    media_type = "image/jpeg" if media_type == "image/jpg" else media_type
+    if media_type not in _IMAGE_TYPES:
+        known = ", ".join(sorted(_IMAGE_TYPES))
+        raise _invalid(param, f"Claude takes images of these types: {known}; not '{media_type[:_LONGEST_QUOTE]}'.")
+    _decoded(data, param)
+    return ImageBlock(Source("base64", media_type, data))
+
+
+def _file(part: FilePart, place: str) -> UserBlock:
+    file, param = part.file, f"{place}.file.file_data"
+    if file.file_id is not None:
+        raise InvalidRequestError(
+            "This server keeps no files: send the file itself as 'file_data'.",
+            param=f"{place}.file.file_id",
+            code="unsupported_content",
+        )
+    if file.file_data is None:
+        raise InvalidRequestError(
+            f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+        )
+    is_uri = file.file_data[:5].lower() == "data:"
+    media_type, data = _parsed(file.file_data, param) if is_uri else ("", file.file_data)
+    decoded = _decoded(data, param)
+    if media_type == _PDF or (not media_type and decoded.startswith(_PDF_MARK)):
+        if not decoded.startswith(_PDF_MARK):
+            raise _invalid(param, "This is no PDF.")
+        return DocumentBlock(Source("base64", _PDF, data), file.filename or None)
+    if media_type and not media_type.startswith("text/") and media_type != "application/json":
+        message = f"Claude reads PDF and text; not '{media_type[:_LONGEST_QUOTE]}'."
+        raise _invalid(param, message)
+    return DocumentBlock(Source("text", "text/plain", _as_text(decoded, param)), file.filename or None)
+
+
+def _as_text(decoded: bytes, param: str) -> str:
+    try:
+        text = decoded.decode()
+    except UnicodeDecodeError as error:
+        raise _invalid(param, "This is neither a PDF nor text in UTF-8.") from error
+    if not text.strip():
+        raise _invalid(param, "This file is empty.")
+    return text
+
+
+def _parsed(uri: str, param: str) -> tuple[str, str]:
+    """Return a data URI's media type, in lower case, and its Base64."""
+    found = _DATA_URI.match(uri)
+    if not found or not found[2].lower().endswith(";base64"):
+        raise _invalid(param, "The data URI has to be in Base64, like data:image/png;base64,….")
+    return found[1].strip().lower(), uri[found.end() :]
+
+
+def _decoded(data: str, param: str) -> bytes:
+    try:
+        decoded = b64decode(data, validate=True)
+    except ValueError as error:
+        raise _invalid(param, "This is no valid Base64.") from error
+    if not decoded:
+        raise _invalid(param, "There is no data in it.")
+    return decoded
+
+
+def _invalid(param: str, message: str) -> InvalidRequestError:
+    return InvalidRequestError(f"Invalid '{param}': {message}", param=param, code="invalid_value")
+
+
+def _unsupported(place: str, kind: str, advice: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"Content parts of type '{kind[:_LONGEST_QUOTE]}' are not supported here. {advice}",
+        param=f"{place}.type",
+        code="unsupported_content",
+    )
+
+
+_CONVERTERS: Mapping[type, Callable[[Any, str], UserBlock]] = {
+    TextPart: _text,
+    RefusalPart: _refusal,
+    ImagePart: _image,
+    FilePart: _file,
+}

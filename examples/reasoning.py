@@ -1,0 +1,46 @@
+"""Let Claude think, and see what it thinks.
+
+    pip install openai
+    python examples/reasoning.py high "How many squares are there on a chessboard?"
+
+OPENAI_BASE_URL is the server (http://localhost:8000/v1), OPENAI_API_KEY one of its keys, where it has any.
+"""
+
+import os
+import sys
+from typing import Any
+
+from openai import OpenAI
+
+
+def main(effort: Any, question: str) -> None:
+    """Ask, and print first the thoughts, then the answer, while they are written, and what they took."""
+    client = OpenAI(
+        base_url=os.environ.get("OPENAI_BASE_URL", "http://localhost:8000/v1"),
+        api_key=os.environ.get("OPENAI_API_KEY", "not-needed"),
+    )
+    stream = client.chat.completions.create(
+        model="sonnet",
+        reasoning_effort=effort,
+        messages=[{"role": "user", "content": question}],
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    answering = False
+    for chunk in stream:
+        if chunk.usage and chunk.usage.completion_tokens_details:
+            print(
+                f"\n{chunk.usage.completion_tokens_details.reasoning_tokens} of {chunk.usage.completion_tokens} tokens"
+            )
+        for choice in chunk.choices:
+            # OpenAI's own types don't know this field; its client passes it on all the same.
+            print(getattr(choice.delta, "reasoning_content", None) or "", end="", flush=True)
+            if choice.delta.content and not answering:
+                answering = True
+                print("\n---")
+            print(choice.delta.content or "", end="", flush=True)
+
+
+if __name__ == "__main__":
+    effort, *words = sys.argv[1:] or ["medium"]
+    main(effort, " ".join(words) or "How many squares are there on a chessboard?")

@@ -1,0 +1,120 @@
+"""Which JSON Schemas Claude's API can hold an answer to, and how it wants them written; purely.
+
+Whatever it couldn't hold an answer to is a fault: an answer that may break its schema would mislead.
+Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs#json-schema-limitations
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from json_schema import find_fault
+
+_Schema = Mapping[str, Any]
+
+_ANNOTATIONS = frozenset({"$comment", "$id", "$schema", "default", "deprecated", "description", "examples", "title"})
+_SCHEMAS_BY_NAME = frozenset({"$defs", "definitions", "properties"})
+_HELD = frozenset({"$ref", "additionalProperties", "const", "enum", "format", "items", "minItems", "required", "type"})
+_BRANCHES = frozenset({"anyOf", "allOf"})
+_FORMATS = frozenset(
+    {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid"},
+)
+
+
+def find_fault_of_output(schema: _Schema) -> str | None:
+    """Return why Claude can't be held to a schema, and where; None: it can."""
+    return find_fault(schema) or next(_faults(schema, schema, "the schema"), None)
+
+
+def enforceable(schema: _Schema) -> dict[str, Any]:
+    """Write a schema without faults as Claude's API wants it: it is to be told that an object has no other properties.
+
+    What is valid for the one is valid for the other, as the client doesn't ask for properties that it doesn't name.
+    """
+    written = dict(schema)
+    for keyword in _SCHEMAS_BY_NAME & schema.keys():
+        written[keyword] = {name: enforceable(each) for name, each in schema[keyword].items()}
+    for keyword in _BRANCHES & schema.keys():
+        written[keyword] = [enforceable(each) for each in schema[keyword]]
+    if "items" in schema:
+        written["items"] = enforceable(schema["items"])
+    if _is_object(schema):
+        written["additionalProperties"] = False
+    return written
+
+
+def _is_object(schema: _Schema) -> bool:
+    return schema.get("type") == "object" or "object" in (schema.get("type") or ()) or "properties" in schema
+
+
+def _faults(schema: object, root: _Schema, place: str) -> Iterator[str]:
+    if not isinstance(schema, dict):
+        yield f"{place} allows anything, or nothing."
+        return
+    for keyword, value in schema.items():
+        if keyword in _SCHEMAS_BY_NAME:
+            for name, each in value.items():
+                yield from _faults(each, root, f"'{name}'")
+        elif keyword in _BRANCHES:
+            for each in value:
+                yield from _faults(each, root, place)
+        elif keyword == "items":
+            yield from _faults(value, root, f"the items of {place}")
+        elif keyword not in _HELD and keyword not in _ANNOTATIONS:
+            yield f"{place} has '{keyword}', which Claude can't be held to."
+        elif check := _CHECKS.get(keyword):
+            yield from (f"{place} has {fault}" for fault in check(value, root))
+
+
+def _fault_of_reference(reference: str, root: _Schema) -> Iterator[str]:
+    steps = reference.removeprefix("#/").split("/")
+    is_there = len(steps) == 2 and steps[0] in ("$defs", "definitions") and steps[1] in root.get(steps[0], {})  # noqa: PLR2004 - where, and which
+    if not is_there:
+        yield f"a '$ref' to {reference[:64]!r}; only '#/$defs/…' of the schema itself can be referred to."
+    elif _refers_to_itself(reference, root):
+        yield "a '$ref' to itself, at last; Claude can't be held to a schema that contains itself."
+
+
+def _refers_to_itself(reference: str, root: _Schema) -> bool:
+    seen, due = set[str](), [reference]
+    while due:
+        steps = due.pop().removeprefix("#/").split("/")
+        found = [*_references(root.get(steps[0], {}).get(steps[-1], {}))]
+        if reference in found:
+            return True
+        due += [each for each in found if each not in seen]
+        seen |= {*found}
+    return False
+
+
+def _references(schema: object) -> Iterator[str]:
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _references(each)
+    elif isinstance(schema, dict):
+        if isinstance(schema.get("$ref"), str):
+            yield schema["$ref"]
+        for each in schema.values():
+            yield from _references(each)
+
+
+def _fault_of_extras(value: object, _root: _Schema) -> Iterator[str]:
+    if value is not False:
+        yield "'additionalProperties', which has to be false."
+
+
+def _fault_of_count(value: float, _root: _Schema) -> Iterator[str]:
+    if value > 1:
+        yield "a 'minItems' above 1, which Claude can't be held to."
+
+
+def _fault_of_format(value: str, _root: _Schema) -> Iterator[str]:
+    if value not in _FORMATS:
+        yield f"the 'format' {value[:64]!r}, which Claude can't be held to."
+
+
+_CHECKS: Mapping[str, Callable[[Any, _Schema], Iterator[str]]] = {
+    "$ref": _fault_of_reference,
+    "additionalProperties": _fault_of_extras,
+    "format": _fault_of_format,
+    "minItems": _fault_of_count,
+}

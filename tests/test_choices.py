@@ -1,0 +1,211 @@
+"""Several answers to one request: side by side, each under its index, all ended together; through the real CLI."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from conftest import Server, ServerFactory
+from demo_upstream import DemoUpstream, Gate, Reply
+from function_calls import calling, scripted, tool
+from side_by_side import side_by_side
+
+Json = dict[str, Any]
+
+MODEL = "claude-sonnet-4-5"
+PROMPT: list[Json] = [{"role": "user", "content": "Say it your way."}]
+USAGE = {"input_tokens": 10, "output_tokens": 5}
+
+
+def ask(server: Server, choices: int, **parameters: Any) -> httpx.Response:
+    """Ask for so many answers."""
+    body = {"model": MODEL, "messages": PROMPT, "n": choices, **parameters}
+    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=30)
+
+
+def chunks(response: httpx.Response) -> list[Json]:
+    """The chunks of a stream, which has to end well."""
+    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def working(server: Server) -> int:
+    """How many processes work at present."""
+    count: int = httpx.get(f"{server.url}/v1/pool", timeout=30).json()["processes"]["working"]
+    return count
+
+
+def test_each_choice_is_a_turn_of_its_own(server: Server) -> None:
+    """They stand in the order of their indices, each whole, and their tokens and costs are counted together."""
+    scripted(server, *(Reply(text=f"Answer {number}", usage=USAGE) for number in range(3)))
+    response = ask(server, 3)
+    completion = response.json()
+    assert [choice["index"] for choice in completion["choices"]] == [0, 1, 2]
+    contents = {choice["message"]["content"] for choice in completion["choices"]}
+    assert contents == {"Answer 0", "Answer 1", "Answer 2"}
+    assert (completion["usage"]["prompt_tokens"], completion["usage"]["completion_tokens"]) == (30, 15)
+    assert len(server.upstream.messages_requests()) == 3
+    single = float(ask(server, 1).headers["x-claude-cost-usd"])
+    assert float(response.headers["x-claude-cost-usd"]) > single > 0
+
+
+def test_the_choices_of_a_stream_are_interleaved(serve: ServerFactory) -> None:
+    """Each comes as it is written: a slow one holds nobody up, and none ends the stream but the last."""
+    server = serve(max_processes=3)
+    gate = Gate(after=1)
+    scripted(server, Reply(text=["Slow", "ly"], gate=gate), Reply(text=["Quick", "ly"]), Reply(text=["So", "on"]))
+    body = {"model": MODEL, "messages": PROMPT, "n": 3, "stream": True, "stream_options": {"include_usage": True}}
+    texts: dict[int, str] = {}
+    finished: list[str] = []
+    last: Json = {}
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as response:
+        for line in response.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            last = json.loads(line.removeprefix("data: "))
+            for choice in last["choices"]:
+                index = choice["index"]
+                texts[index] = texts.get(index, "") + (choice["delta"].get("content") or "")
+                if choice["finish_reason"]:
+                    finished.append(texts[index])
+            if len(finished) == 2:
+                gate.open()
+    assert finished == [*sorted(finished[:2], key=finished.index), "Slowly"]
+    assert {*finished} == {"Slowly", "Quickly", "Soon"}
+    assert (last["choices"], last["usage"]["total_tokens"] > 0) == ([], True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_published_client_takes_all_of_them(server: Server, stream: bool) -> None:
+    """Openai's own stream helper and its whole answers have each choice."""
+    completions = server.client().chat.completions
+    if stream:
+        with completions.stream(model=MODEL, messages=PROMPT, n=4) as events:  # type: ignore[arg-type]
+            completion: Any = events.get_final_completion()
+    else:
+        completion = completions.create(model=MODEL, messages=PROMPT, n=4)  # type: ignore[arg-type]
+    assert [choice.index for choice in completion.choices] == [0, 1, 2, 3]
+    assert all("demo upstream" in choice.message.content for choice in completion.choices)
+
+
+def test_more_choices_than_processes(serve: ServerFactory) -> None:
+    """They are answered all the same, one after the other, streamed as well."""
+    server = serve(max_processes=2, spare_processes=0, queue_timeout=20)
+    assert len(ask(server, 5).json()["choices"]) == 5
+    assert {choice["index"] for chunk in chunks(ask(server, 5, stream=True)) for choice in chunk["choices"]} == {
+        *range(5)
+    }
+
+
+def test_choices_may_call_functions(server: Server) -> None:
+    """Each has its own calls, numbered anew in each."""
+    scripted(server, calling("weather", "weather"), calling("weather"))
+    deltas: dict[int, list[int]] = {0: [], 1: []}
+    for chunk in chunks(ask(server, 2, tools=[tool()], stream=True)):
+        for choice in chunk["choices"]:
+            deltas[choice["index"]] += [call["index"] for call in choice["delta"].get("tool_calls", []) if "id" in call]
+    assert sorted(deltas.values(), key=len) == [[0], [0, 1]]
+
+
+def left(upstream: DemoUpstream) -> bool:
+    """Whether everybody who asked has left."""
+    return all(record.disconnected for record in upstream.messages_requests())
+
+
+def test_who_leaves_ends_all_of_them(serve: ServerFactory) -> None:
+    """No turn outlives its client, begun or not."""
+    server = serve(max_processes=2)
+    server.upstream.script(Reply(text=["One", "two"], gate=Gate(after=1)), times=None)
+    body = {"model": MODEL, "messages": PROMPT, "n": 4, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as response:
+        stream = response.iter_raw()
+        next(stream)
+        server.upstream.wait_for(lambda upstream: len(upstream.messages_requests()) == 2)
+    server.upstream.wait_for(left)
+    server.upstream.reset()
+    assert ask(server, 2).status_code == 200
+    assert working(server) == 0
+    assert len(server.upstream.messages_requests()) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_one_fails_of_all_fail_of(serve: ServerFactory, stream: bool) -> None:
+    """A failure is the whole request's, with its status; the other turns are stopped."""
+    server = serve(max_processes=2)
+    server.upstream.script(Reply(text=["One", "two"], gate=Gate(after=1)))
+    server.upstream.script(Reply(status=529, error_message="busy"), times=None)
+    response = ask(server, 2, stream=stream)
+    if stream and response.status_code == 200:
+        assert '"error"' in response.text
+        assert "[DONE]" not in response.text
+    else:
+        assert response.status_code == 503
+    server.upstream.reset()
+    assert ask(server, 1).status_code == 200
+    assert working(server) == 0
+
+
+def test_there_are_only_so_many(serve: ServerFactory) -> None:
+    """MAX_N is the limit, and a session goes on with one."""
+    server = serve(max_n=2)
+    assert len(ask(server, 2).json()["choices"]) == 2
+    for choices, more in ((3, {}), (2, {"session_id": "s"})):
+        error = ask(server, choices, **more).json()["error"]
+        assert error["param"] == "n"
+    with pytest.raises(openai.BadRequestError):
+        server.client().chat.completions.create(model=MODEL, messages=PROMPT, n=3)  # type: ignore[arg-type]
+
+
+# side_by_side
+
+
+async def counted(name: str, steps: int, log: list[str]) -> AsyncGenerator[str, None]:
+    """Yield so many steps, and note the end, however it comes."""
+    try:
+        for step in range(steps):
+            await asyncio.sleep(0)
+            yield f"{name}{step}"
+    finally:
+        log.append(name)
+
+
+@pytest.mark.asyncio
+async def test_streams_come_as_one() -> None:
+    """Everything of each comes, in its order, and all are closed."""
+    log: list[str] = []
+    items = [item async for item in side_by_side([counted("a", 3, log), counted("b", 1, log), counted("c", 0, log)])]
+    assert [item for index, item in items if index == 0] == ["a0", "a1", "a2"]
+    assert [item for index, item in items if index == 1] == ["b0"]
+    assert sorted(log) == ["a", "b", "c"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("count", [1, 3])
+async def test_who_stops_closes_all_streams(count: int) -> None:
+    """Closed in the middle, each stream runs its own end."""
+    log: list[str] = []
+    merged = side_by_side([counted(str(number), 5, log) for number in range(count)])
+    await anext(merged)
+    await merged.aclose()
+    assert sorted(log) == [str(number) for number in range(count)]
+
+
+async def failing() -> AsyncGenerator[str, None]:
+    """Fail after the first step."""
+    yield "begun"
+    raise LookupError
+
+
+@pytest.mark.asyncio
+async def test_one_failure_ends_all_streams() -> None:
+    """What one raises comes out, after all others have ended."""
+    log: list[str] = []
+    with pytest.raises(LookupError):
+        async for _ in side_by_side([counted("a", 100, log), failing(), failing()]):
+            pass
+    assert log == ["a"]
