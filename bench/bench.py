@@ -163,6 +163,18 @@ def total(samples: Sequence[Sample]) -> float:
     return statistics.median(sample.total for sample in samples)
 
 
+def _parameters(number: int) -> dict[str, Any]:
+    """Parameters of every kind, other ones for each number."""
+    schema = {"type": "object", "properties": {f"answer_{number}": {"type": "string"}}, "additionalProperties": False}
+    return {
+        "temperature": 0.1 + number / 100,
+        "stop": [f"END {number}"],
+        "max_tokens": 20_000 + number,
+        "reasoning_effort": ("low", "medium", "high", "none")[number % 4],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
+    }
+
+
 def most(values: Sequence[float]) -> float:
     """Return the value below which 95 % of them are."""
     return statistics.quantiles(values, n=20, method="inclusive")[-1]
@@ -343,6 +355,30 @@ class Bench:
         ]
         return (await lane.converse([*messages, message, *results], tools=TOOLS))[0]
 
+    async def parameters(self) -> None:
+        """(h) New conversations with parameters, the same ones each time and others, beside such without."""
+        lane, plain, same, others = self._lanes(1)[0], list[Sample](), list[Sample](), list[Sample]()
+        for number in range(45):  # in turns, so that a noisy moment hits all of them
+            plain.append(await self._new_conversation(lane, {}))
+            same.append(await self._new_conversation(lane, _parameters(0)))
+            same.append(await self._new_conversation(lane, _parameters(0)))
+            others.append(await self._new_conversation(lane, _parameters(number)))
+        floor = first(plain)
+        self._report.add(
+            Row("(h) without parameters: first text", floor),
+            Row("(h) the same parameters as before: first text", first(same[1::2])),
+            Row("(h) other parameters than before: first text", first(others)),
+            Verdict("(h) the same parameters, more than without, ms", (first(same[1::2]) - floor) * 1000, 10),
+            Verdict("(h) other parameters, more than without, ms", (first(others) - floor) * 1000, 10),
+        )
+
+    async def _new_conversation(self, lane: ServerLane, parameters: dict[str, Any]) -> Sample:
+        system, prompt = next(FRESH)
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+        sample, _ = await lane.converse(messages, **parameters)
+        await anyio.sleep(PAUSE)
+        return sample
+
     async def memory(self, server: OurServer) -> None:
         """(f) The memory of the server and of its processes, before and after 1,000 requests."""
         before, _ = server.memory()
@@ -366,7 +402,7 @@ async def measure(stage: Stage, base_url: str | None, keys: Sequence[str], repor
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits, trust_env=False) as client:
         bench = Bench(stage, client, keys, report)
         early: list[Callable[[], Any]] = [bench.alone, bench.together, bench.crowd]
-        for part in [*early, bench.conversation, bench.day, bench.functions]:
+        for part in [*early, bench.conversation, bench.day, bench.functions, bench.parameters]:
             await part()
         if stage.server:
             await bench.memory(stage.server)
