@@ -13,12 +13,13 @@ from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
+from answer_models import ChatCompletion, ErrorResponse
 from chat_service import ChoiceEvent, Completion
 from client_functions import call_style
 from errors import ApiError
 from http_layer import CLIENT_LEFT
 from message_adapter import to_chat_completion
-from models import ChatCompletion, ChatCompletionRequest, ErrorResponse
+from models import ChatCompletionRequest
 from parameter_validator import check_parameters
 from request_body import parse_chat_completion, parse_json_object, read_body
 from request_faults import explained

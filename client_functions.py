@@ -12,16 +12,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal
 
+from answer_models import FinishReason, finish_reason
 from errors import InvalidRequestError
 from json_schema import find_fault
-from models import (
-    ChatCompletionRequest,
-    FinishReason,
-    FunctionDefinition,
-    FunctionName,
-    NamedToolChoice,
-    finish_reason,
-)
+from models import ChatCompletionRequest, FunctionDefinition, FunctionName, NamedToolChoice
 from turns import Tool, ToolChoice
 
 _NATIVE_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")

@@ -7,9 +7,10 @@ from urllib.parse import unquote_plus
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from answer_models import ErrorResponse
 from callers import Caller
 from errors import ApiError, InvalidRequestError
-from models import EXAMPLE_REQUEST, ErrorResponse
+from models import EXAMPLE_REQUEST
 from parameter_mapping import find_adjustments
 from parameter_validator import PARAMETERS, Rules, find_fates
 from report_models import (

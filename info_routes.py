@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.responses import HTMLResponse
 
 import pool_metrics
+from answer_models import ErrorResponse, Model, ModelList
 from config import VERSION
 from errors import ApiError
-from models import ErrorResponse, Model, ModelList
 from report_models import AuthStatus, Health, PoolStatus, Version
 from services import CallerDependency, Services, ServicesDependency, limited, limited_behind_key, require_key
 

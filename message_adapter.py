@@ -12,6 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from answer_models import AnswerMessage, ChatCompletion, Choice, CompletionUsage
 from call_history import (
     calls_with_places,
     check_order,
@@ -25,18 +26,7 @@ from client_functions import CallStyle, native_name
 from content_parts import check_text, to_block, to_blocks, to_text
 from conversation import digests
 from errors import InvalidRequestError
-from models import (
-    AnswerMessage,
-    AssistantMessage,
-    ChatCompletion,
-    ChatMessage,
-    Choice,
-    CompletionUsage,
-    FunctionCall,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from models import AssistantMessage, ChatMessage, FunctionCall, ToolCall, ToolMessage, UserMessage
 from turns import (
     Binding,
     InputJsonDelta,

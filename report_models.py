@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from models import Sent
+from answer_models import Sent
 from turns import Origin
 
 

@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from answer_models import FaultDetail
 from client_functions import find_faults_of_functions
 from errors import InvalidRequestError
 from message_adapter import find_faults_of_conversation
-from models import EXAMPLE_REQUEST, ChatCompletionRequest, FaultDetail
+from models import EXAMPLE_REQUEST, ChatCompletionRequest
 from parameter_mapping import find_adjustments, find_faults_of_output
 from parameter_validator import USUAL_RULES, Rules, find_refusals, not_as_sent, shown_name
 from request_body import find_faults_of_shape, parse_chat_completion, parse_json_object

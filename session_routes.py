@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from models import ErrorResponse
+from answer_models import ErrorResponse
 from report_models import (
     DayOfUsage,
     LimitsReport,

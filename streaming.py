@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from answer_models import ChatCompletionChunk, ChunkChoice, CompletionUsage, FinishReason
 from client_functions import CallStyle
-from models import ChatCompletionChunk, ChunkChoice, CompletionUsage, FinishReason
 from turns import InputJsonDelta, TextDelta, ThinkingDelta, ToolUseStarted, TurnEnded, TurnEvent, TurnStarted
 
 DONE = "[DONE]"

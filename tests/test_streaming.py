@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from answer_models import CompletionUsage
 from client_functions import CallStyle
-from models import CompletionUsage
 from streaming import DONE, ChunkEncoder, StreamOrderError
 from turns import (
     InputJsonDelta,
