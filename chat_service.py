@@ -113,7 +113,8 @@ class ChatService:
             async for index, event in events:
                 last = index, event
                 if isinstance(event, TurnEnded):
-                    await self.quotas.book(caller.owner, event.usage, event.cost_usd)
+                    is_first = open_turns == len(turns)
+                    await self.quotas.book(caller.owner, event.usage, event.cost_usd, requests=int(is_first))
                     if session:
                         await session.commit(request, event)
                     open_turns -= 1

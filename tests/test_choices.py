@@ -112,6 +112,17 @@ def test_choices_may_call_functions(server: Server) -> None:
     assert sorted(deltas.values(), key=len) == [[0], [0, 1]]
 
 
+def test_a_request_is_one_however_many_answers_it_has(serve: ServerFactory) -> None:
+    """In the key's account it is one request, with the tokens of all."""
+    server = serve(api_key="ours")
+    scripted(server, *(Reply(text="Fine", usage=USAGE) for _ in range(3)))
+    headers = {"Authorization": "Bearer ours"}
+    body = {"model": MODEL, "messages": PROMPT, "n": 3}
+    assert httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=30).status_code == 200
+    (day,) = httpx.get(f"{server.url}/v1/usage", headers=headers, timeout=30).json()["days"]
+    assert (day["requests"], day["input_tokens"], day["output_tokens"]) == (1, 30, 15)
+
+
 def left(upstream: DemoUpstream) -> bool:
     """Whether everybody who asked has left."""
     return all(record.disconnected for record in upstream.messages_requests())
