@@ -4,7 +4,10 @@ Whatever it couldn't hold an answer to is a fault: an answer that may break its 
 Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs#json-schema-limitations
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from typing import Any
 
 from json_schema import find_fault
@@ -12,7 +15,11 @@ from json_schema import find_fault
 _Schema = Mapping[str, Any]
 
 _ANNOTATIONS = frozenset({"$comment", "$id", "$schema", "default", "deprecated", "description", "examples", "title"})
-_SCHEMAS_BY_NAME = frozenset({"$defs", "definitions", "properties"})
+_LONGEST = 2**18
+"""More than OpenAI's API takes; whoever is asked for more would have others wait."""
+
+_DEFINITIONS = ("$defs", "definitions")
+_SCHEMAS_BY_NAME = frozenset({*_DEFINITIONS, "properties"})
 _HELD = frozenset({"$ref", "additionalProperties", "const", "enum", "format", "items", "minItems", "required", "type"})
 _BRANCHES = frozenset({"anyOf", "allOf"})
 _FORMATS = frozenset(
@@ -22,7 +29,12 @@ _FORMATS = frozenset(
 
 def find_fault_of_output(schema: _Schema) -> str | None:
     """Return why Claude can't be held to a schema, and where; None: it can."""
-    return find_fault(schema) or next(_faults(schema, schema, "the schema"), None)
+    try:
+        if len(json.dumps(schema, allow_nan=False)) > _LONGEST:
+            return f"it is longer than {_LONGEST} characters."
+    except ValueError:  # 1e999 is read as infinity, which nobody can write.
+        return "it holds a number that is too large."
+    return find_fault(schema) or next(chain(_faults(schema, schema, "the schema"), _circles(schema)), None)
 
 
 def enforceable(schema: _Schema) -> dict[str, Any]:
@@ -66,24 +78,28 @@ def _faults(schema: object, root: _Schema, place: str) -> Iterator[str]:
 
 
 def _fault_of_reference(reference: str, root: _Schema) -> Iterator[str]:
-    steps = reference.removeprefix("#/").split("/")
-    is_there = len(steps) == 2 and steps[0] in ("$defs", "definitions") and steps[1] in root.get(steps[0], {})  # noqa: PLR2004 - where, and which
-    if not is_there:
+    if _referenced(reference, root) is None:
         yield f"a '$ref' to {reference[:64]!r}; only '#/$defs/…' of the schema itself can be referred to."
-    elif _refers_to_itself(reference, root):
-        yield "a '$ref' to itself, at last; Claude can't be held to a schema that contains itself."
 
 
-def _refers_to_itself(reference: str, root: _Schema) -> bool:
-    seen, due = set[str](), [reference]
-    while due:
-        steps = due.pop().removeprefix("#/").split("/")
-        found = [*_references(root.get(steps[0], {}).get(steps[-1], {}))]
-        if reference in found:
-            return True
-        due += [each for each in found if each not in seen]
-        seen |= {*found}
-    return False
+def _referenced(reference: str, root: _Schema) -> object:
+    hash_sign, *steps = reference.split("/")
+    is_local = hash_sign == "#" and len(steps) == 2 and steps[0] in _DEFINITIONS  # noqa: PLR2004 - where, and which
+    return root.get(steps[0], {}).get(steps[1]) if is_local else None
+
+
+def _circles(root: _Schema) -> Iterator[str]:
+    """Yield the fault where references lead back to where they began."""
+    graph = {
+        f"#/{keyword}/{name}": {*_references(definition)}
+        for keyword in _DEFINITIONS
+        for name, definition in root.get(keyword, {}).items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle = " → ".join(error.args[1])
+        yield f"the schema contains itself ({circle[:200]}), which Claude can't be held to."
 
 
 def _references(schema: object) -> Iterator[str]:

@@ -69,6 +69,8 @@ def test_what_claude_can_be_held_to_has_no_fault(schema: Json) -> None:
             "contains itself",
         ),
         ({"type": "thing"}, "Input should be"),
+        (of(a={"const": float("inf")}), "too large"),
+        (of(a={"enum": ["x" * 300_000]}), "longer than"),
         ({"properties": []}, "dictionary"),
     ],
 )
