@@ -11,6 +11,7 @@ from errors import ModelNotFoundError
 from turns import ClaudeModel, Inspection
 
 # Ids as Anthropic writes them, with the suffixes of Vertex (@20250929) and of the long context window ([1m]).
+_LONG_CONTEXT = "[1m]"
 _CLAUDE_ID = re.compile(r"claude-[a-z0-9][a-z0-9.@:_-]*(\[1m\])?", re.IGNORECASE)
 
 
@@ -65,8 +66,8 @@ class ModelCatalog:
 
     async def can_stop_thinking(self, model: str) -> bool:
         """Whether a model, by the name that Claude Code knows, can answer without thinking, as far as is known."""
-        listed = (await self.inspection()).models
-        return next((each.can_stop_thinking for each in listed if _stands_for(each, model)), True)
+        name, listed = model.removesuffix(_LONG_CONTEXT), (await self.inspection()).models
+        return next((each.can_stop_thinking for each in listed if _stands_for(each, name)), True)
 
     def holds_output(self, model: str) -> bool:
         """Whether Claude's API holds answers of a model to a schema, as far as it's known."""

@@ -13,6 +13,7 @@ from config import LEAST_THINKING_TOKENS
 from errors import InvalidRequestError
 from models import ChatCompletionRequest, ImagePart, JsonSchemaFormat, ReasoningEffort, TextPart
 from output_schema import enforceable, find_fault_of_output
+from request_options import THINKING_HEADER
 from turns import OUTPUT_TOOL, Binding, Effort, OutputFormat, Sampling, Thinking
 
 # Claude's temperatures end here, OpenAI's at 2, and it is the one that either takes by itself.
@@ -77,11 +78,12 @@ def to_binding(body: ChatCompletionRequest, circumstances: Circumstances) -> Bin
 def find_adjustments(body: ChatCompletionRequest, circumstances: Circumstances = USUAL) -> tuple[str, ...]:
     """Name the parameters that take effect, but not just as they were sent."""
     sampling, effort = _sampling(body, circumstances), body.reasoning_effort
-    thinks = bool(_thinking(body, circumstances).budget_tokens)
+    budget, wanted_budget = _thinking(body, circumstances).budget_tokens, circumstances.thinking_tokens
     changed = {
+        THINKING_HEADER: wanted_budget not in (None, budget),
         "image_url.detail": any(part.image_url.detail not in (None, "auto") for part in _images(body)),
         "max_tokens": body.max_tokens not in (None, sampling.max_tokens),
-        "reasoning_effort": not circumstances.can_stop_thinking if effort == "none" else bool(effort) and not thinks,
+        "reasoning_effort": not circumstances.can_stop_thinking if effort == "none" else bool(effort) and not budget,
         "service_tier": body.service_tier is not None and sampling.service_tier is None,
         "stop": len(sampling.stop_sequences) < len(body.stop or ()),
         "temperature": (body.temperature or 0) > _HIGHEST_TEMPERATURE,
@@ -103,10 +105,12 @@ def find_faults_of_output(body: ChatCompletionRequest) -> Iterator[InvalidReques
             "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
         )
         yield InvalidRequestError(message, param="messages")
-    for index, tool in enumerate(body.tools or ()):
-        if tool.function.name == OUTPUT_TOOL:
+    names = [(f"tools[{index}].function", tool.function.name) for index, tool in enumerate(body.tools or ())]
+    names += [(f"functions[{index}]", function.name) for index, function in enumerate(body.functions or ())]
+    for place, name in names:
+        if name == OUTPUT_TOOL:
             message = f"With a 'response_format' no function can be called '{OUTPUT_TOOL}'."
-            yield InvalidRequestError(message, param=f"tools[{index}].function.name")
+            yield InvalidRequestError(message, param=f"{place}.name")
 
 
 def _texts(body: ChatCompletionRequest) -> Iterator[str]:

@@ -134,10 +134,14 @@ def test_the_nearest_word_decides_on_the_budget(
 
 
 def test_no_room_to_think_is_named(server: Server) -> None:
-    """Where the limit leaves too little for it, an effort has no effect, and the answer says so."""
+    """Where the limit leaves too little for it, an effort has no effect, nor has a budget; the answer says so."""
     response = post(server, reasoning_effort="high", max_tokens=500)
     assert response.headers["x-claude-ignored-params"] == "reasoning_effort"
     assert seen(server)[0] == OFF
+    for limit in (500, 3000):
+        response = post(server, {BUDGET_HEADER: "5000"}, max_tokens=limit)
+        assert response.headers["x-claude-ignored-params"] == BUDGET_HEADER
+    assert "x-claude-ignored-params" not in post(server, {BUDGET_HEADER: "5000"}).headers
 
 
 @pytest.mark.parametrize("value", ["", "many", "-1", "1023", "1e4", "99999999", "\uff15000"])

@@ -255,6 +255,7 @@ def test_what_cant_be_held_to_is_refused(server: Server) -> None:
         ({"response_format": ANY_OBJECT, "messages": [{"role": "user", "content": "Hi"}]}, "messages", None),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "missing_required_parameter"),
         ({"response_format": ANY_OBJECT, "tools": [tool(OUTPUT)]}, "tools[0].function.name", None),
+        ({"response_format": FORMAT, "functions": [{"name": OUTPUT}]}, "functions[0].name", None),
     ]
     for parameters, param, code in cases:
         error = post(server, **parameters).json()["error"]
