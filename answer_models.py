@@ -68,7 +68,7 @@ class ClaudeUsage(Sent):
 
     @classmethod
     def of(cls, usage: Usage, cost_usd: float | None) -> "ClaudeUsage":
-        """Write it out."""
+        """Take over what was counted, unchanged."""
         return cls(
             cost_usd=cost_usd,
             input_tokens=usage.input_tokens,

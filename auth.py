@@ -194,10 +194,14 @@ def login_environment(settings: Settings, login: Login) -> dict[str, str]:
 
 def _header_variables(headers: Mapping[str, str]) -> dict[str, str]:
     """Return what makes Claude Code send these; betas have a variable of their own, or they would be dropped."""
-    betas = ",".join(value for name, value in headers.items() if name.lower() == "anthropic-beta")
-    others = "\n".join(f"{name}: {value}" for name, value in headers.items() if name.lower() != "anthropic-beta")
+    betas = ",".join(value for name, value in headers.items() if _is_beta(name))
+    others = "\n".join(f"{name}: {value}" for name, value in headers.items() if not _is_beta(name))
     both = {"ANTHROPIC_BETAS": betas, "ANTHROPIC_CUSTOM_HEADERS": others}
     return {name: value for name, value in both.items() if value}
+
+
+def _is_beta(header: str) -> bool:
+    return header.lower() == "anthropic-beta"
 
 
 def hash_key(key: str) -> str:

@@ -65,7 +65,7 @@ class _Answering:
     async def whole(self) -> Response:
         """Answer when all is there."""
         completion, style = await self.begin, call_style(self.body)
-        turns: list[list[TurnEvent]] = [[] for _ in range(self.body.n or 1)]
+        turns: list[list[TurnEvent]] = [[] for _ in range(self.body.choices)]
         turns[completion.first].append(completion.started)
         async with aclosing(completion.events) as events:
             async for index, event in events:
@@ -82,13 +82,13 @@ class _Answering:
             completion.id,
             completion.created,
             call_style(self.body),
-            self.body.n or 1,
+            self.body.choices,
             usage=("full" if self.usage_in_full else "openai") if self.body.include_usage else None,
         )
         return _TurnResponse(completion.events, _sse_data(encoder, completion), self._headers(completion))
 
     def _headers(self, completion: Completion) -> dict[str, str]:
-        reported = sorted({*self.ignored, *completion.adjusted})
+        reported = sorted({*self.ignored, *(each.name for each in completion.adjusted)})
         return {
             **({"X-Claude-Ignored-Params": ", ".join(reported)} if reported else {}),
             "X-Claude-Session-Id": completion.started.claude_session_id,

@@ -25,8 +25,8 @@ from errors import (
 from message_adapter import to_turn_request
 from model_catalog import ModelCatalog
 from models import ChatCompletionRequest
-from parameter_mapping import Circumstances, find_adjustments, to_binding
-from parameter_validator import not_as_sent
+from parameter_mapping import Adjustment, Circumstances, find_adjustments, to_binding
+from parameter_validator import Rules
 from process_pool import Lease, ProcessPool
 from quotas import Quotas
 from request_options import RequestOptions
@@ -52,12 +52,11 @@ class Completion:
     started: TurnStarted
     """By whichever choice came first; its number is `first`."""
     first: int
-    events: AsyncGenerator["ChoiceEvent", None]
+    events: AsyncGenerator[ChoiceEvent, None]
     origin: Origin
     overhead_seconds: float
     """From the parsed request to a process that is prepared for it: waiting in line and a failed try included."""
-    adjusted: tuple[str, ...]
-    """Names of the parameters that take effect, but not just as they were sent."""
+    adjusted: tuple[Adjustment, ...]
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -75,20 +74,19 @@ class ChatService:
     """Of the processes that chat uses."""
     timeout: float
     """Seconds that a whole turn may take."""
-    is_strict: bool
-    """Whether a parameter that can't take effect just as it was sent is refused."""
+    rules: Rules
     usual_thinking_tokens: int
     """Tokens that a model may think where the request says nothing of it."""
 
     async def begin(self, body: ChatCompletionRequest, caller: Caller, options: RequestOptions) -> Completion:
         """Wait until the model begins to answer. Raises an ApiError where it doesn't."""
         may_begin, clock = partial(self.quotas.check_budget, caller), _Clock(self.timeout)
-        turns = [_Turn(clock, may_begin, is_streamed=bool(body.stream)) for _ in range(body.n or 1)]
+        turns = [_Turn(clock, may_begin, is_streamed=bool(body.stream)) for _ in range(body.choices)]
         with clock.limit():
             circumstances = await self._circumstances(body, options)
         adjusted = find_adjustments(body, circumstances)
-        if adjusted and self.is_strict:
-            raise not_as_sent(adjusted[0])
+        if adjusted and self.rules.is_strict:
+            raise adjusted[0].refusal
         events = self._events(body, circumstances, caller, turns)
         first, started = await anext(events)
         assert isinstance(started, TurnStarted)  # noqa: S101 - for the type checker: every turn's first event
@@ -114,7 +112,7 @@ class ChatService:
                 last = index, event
                 if isinstance(event, TurnEnded):
                     is_first = open_turns == len(turns)
-                    await self.quotas.book(caller.owner, event.usage, event.cost_usd, requests=int(is_first))
+                    await self.quotas.book(caller.owner, event.usage, event.cost_usd, is_first_turn=is_first)
                     if session:
                         await session.commit(request, event)
                     open_turns -= 1
@@ -151,11 +149,9 @@ class ChatService:
 
     def _again(self, request: TurnRequest, error: ApiError, origin: Origin) -> TurnRequest | None:
         """Return what to try after an error: the same with a fresh process, or another form of it; None: nothing."""
-        output_format = request.binding.output_format
-        if output_format and isinstance(error, OutputFormatError):
+        if request.binding.output_format and isinstance(error, OutputFormatError):
             self.catalog.note_without_output_format(request.binding.model)
-            by_claude_code = replace(output_format, held_by="claude_code")
-            return replace(request, binding=replace(request.binding, output_format=by_claude_code))
+            return replace(request, binding=request.binding.held_by_claude_code())
         return request if _is_worth_another_try(error, origin) else None
 
     async def _played(
@@ -180,9 +176,10 @@ class ChatService:
             message = f"This server has no complete login at Claude (missing: {', '.join(self.login.missing)}). "
             raise ClaudeLoginError(message + self.login.fix)
         model = await self.catalog.resolve(body.model)
+        shall_stop = body.reasoning_effort == "none" or options.thinking_tokens == 0
         return Circumstances(
             model=model,
-            can_stop_thinking=body.reasoning_effort != "none" or await self.catalog.can_stop_thinking(model),
+            can_stop_thinking=not shall_stop or await self.catalog.can_stop_thinking(model),
             holds_output=self.catalog.holds_output(model),
             has_service_tiers=self.login.method == "anthropic",
             thinking_tokens=options.thinking_tokens,

@@ -43,30 +43,37 @@ def rebinding(old: Binding | None, new: Binding, environment: Mapping[str, str] 
 
     Where the one can't follow the other the conversation has to be empty, or Claude Code tells the model of the change.
     """
-    settings: Frame = {} if old and old.model == new.model else {"model": new.model}
+    before = old or Binding("", None)
+    settings: Frame = {} if new.model == before.model else {"model": new.model}
     if old and new.system and old.system != new.system:
-        if not settings and _FULL_NAME.match(new.model):
-            # Without the settings, which take five times as long; of an alias Claude Code isn't sure enough.
-            yield "set_model", {"model": new.model, "system_prompt": new.system, "only_if_model_is_current": True}
-        else:
-            # With an alias: a full name would be tried out with a request, and billed.
-            yield "set_model", {"model": _SOME_ALIAS, "system_prompt": new.system}
-            settings["model"] = new.model
-    server, old_server = server_name(new.tools), server_name(old.tools) if old else None
-    if server != old_server:
-        yield "mcp_set_servers", {"servers": {server: {"type": "sdk", "name": server}} if server else {}}
-        if server:
-            settings["permissions"] = {"allow": [f"mcp__{server}"]}
-    thinking, old_thinking = new.thinking, old.thinking if old else Thinking()
-    if thinking.effort != old_thinking.effort:
-        settings["effortLevel"] = thinking.effort
-    if _budget(thinking) != _budget(old_thinking):
-        yield "set_max_thinking_tokens", _budget(thinking)
-    variables = {**(environment or {}), **_extra_body(old, new)}
+        yield _other_prompt(new, settings)
+    if server_name(new.tools) != server_name(before.tools):
+        yield _servers(new, settings)
+    if new.thinking.effort != before.thinking.effort:
+        settings["effortLevel"] = new.thinking.effort
+    if _budget(new.thinking) != _budget(before.thinking):
+        yield "set_max_thinking_tokens", _budget(new.thinking)
+    variables = {**(environment or {}), **_extra_body(before, new)}
     if variables:
         settings["env"] = variables
     if settings:
         yield "apply_flag_settings", {"settings": settings}
+
+
+def _other_prompt(new: Binding, settings: Frame) -> Control:
+    if not settings and _FULL_NAME.match(new.model):
+        # Without the settings, which take five times as long; of an alias Claude Code isn't sure enough.
+        return "set_model", {"model": new.model, "system_prompt": new.system, "only_if_model_is_current": True}
+    # With an alias: a full name would be tried out with a request, and billed.
+    settings["model"] = new.model
+    return "set_model", {"model": _SOME_ALIAS, "system_prompt": new.system}
+
+
+def _servers(new: Binding, settings: Frame) -> Control:
+    server = server_name(new.tools)
+    if server:
+        settings["permissions"] = {"allow": [f"mcp__{server}"]}
+    return "mcp_set_servers", {"servers": {server: {"type": "sdk", "name": server}} if server else {}}
 
 
 def server_name(tools: Sequence[Tool]) -> str | None:
@@ -80,24 +87,24 @@ def server_name(tools: Sequence[Tool]) -> str | None:
     return f"client_{blake2b(names.encode(), digest_size=8).hexdigest()}"
 
 
-def _extra_body(old: Binding | None, new: Binding) -> Mapping[str, str]:
+def _extra_body(old: Binding, new: Binding) -> Mapping[str, str]:
     """Return the variable whose JSON Claude Code merges into each request; it stays until another takes its place."""
-    if _in_body(new) == (_in_body(old) if old else _in_body(Binding("", None))):
+    before, body = _body(old), _body(new)
+    if body == before:
         return {}
-    choice = asdict(new.tool_choice) if new.tool_choice else {}
+    return {"CLAUDE_CODE_EXTRA_BODY": json.dumps(body) if body else ""}
+
+
+def _body(binding: Binding) -> Frame:
+    choice = asdict(binding.tool_choice) if binding.tool_choice else {}
     fields = {
-        **asdict(new.sampling),
-        "tools": [*_definitions(new)],
+        **asdict(binding.sampling),
+        "tools": [*_definitions(binding)],
         "tool_choice": {name: value for name, value in choice.items() if value},
         # Claude Code adds the effort to it.
-        "output_config": _output_config(new.output_format),
+        "output_config": _output_config(binding.output_format),
     }
-    given = {name: value for name, value in fields.items() if value not in (None, (), [], {})}
-    return {"CLAUDE_CODE_EXTRA_BODY": json.dumps(given) if given else ""}
-
-
-def _in_body(binding: Binding) -> tuple[object, ...]:
-    return binding.sampling, binding.tools, binding.tool_choice, binding.output_format
+    return {name: value for name, value in fields.items() if value not in (None, (), [], {})}
 
 
 def _definitions(binding: Binding) -> Iterator[Frame]:

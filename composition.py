@@ -26,6 +26,7 @@ from demo_upstream import DemoUpstream
 from engine_probe import find_fault
 from memory_stores import MemorySessionStore, MemoryUsageStore, ThisServer, memory_counters
 from model_catalog import ModelCatalog
+from parameter_validator import Rules
 from process_pool import PoolLimits, ProcessPool
 from quotas import KEEP_SECONDS, Quotas
 from rate_limiter import LimitedRoute, RateLimiter
@@ -81,7 +82,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             login,
             profile,
             settings.timeout_seconds,
-            is_strict=settings.strict_parameters,
+            Rules(settings.strict_parameters, settings.max_n),
             usual_thinking_tokens=settings.max_thinking_tokens,
         )
         yield Services(

@@ -35,6 +35,8 @@ ENV_FILE = Path(".env")
 _TIMEOUT_BELOW_THIS_IS_SECONDS = 1000
 LEAST_THINKING_TOKENS = 1024
 """Claude's API takes no smaller budget; https://platform.claude.com/docs/en/build-with-claude/extended-thinking"""
+MOST_THINKING_TOKENS = 1_000_000
+"""More than any model takes: no slip of the keyboard."""
 
 Name = Annotated[str, Field(min_length=1)]
 AuthMethod = Literal["claude_cli", "anthropic", "oauth_token", "bedrock", "vertex"]
@@ -107,7 +109,7 @@ def _sendable(headers: dict[str, str]) -> dict[str, str]:
     # Not a value in any message: there may be a secret in it.
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise ValueError(f"{name[:64]!r} is no header that can be sent")
+            raise ValueError(f"{name[:64]!r} is not a header that can be sent")
         if name.lower() in _FRAMING_HEADERS:
             raise ValueError(f"{name!r} is a header that Claude Code has to set itself")
     return headers
@@ -200,12 +202,13 @@ class Settings(BaseSettings):
     max_thinking_tokens: int = Field(
         default=0,
         ge=0,
-        description="Tokens that Claude may think in requests that say nothing of it; 1024 or more. "
+        le=MOST_THINKING_TOKENS,
+        description="Tokens that Claude may think in requests that don't mention it; 1024 or more. "
         "0: it doesn't think, where the model can do without.",
     )
     anthropic_custom_headers: CustomHeaders = Field(
         default_factory=dict,
-        description='Headers that go along to Claude\'s API, as JSON: `{"anthropic-beta": "…"}`.',
+        description='Headers that go along to Claude\'s API, as JSON (`{"anthropic-beta": "…"}`) or one on each line.',
     )
     max_timeout: int = Field(
         default=600_000,

@@ -84,7 +84,7 @@ def _image(part: ImagePart, place: str) -> UserBlock:
     if url[:8].lower() == "https://":
         return ImageBlock(Source("url", url=url))
     if not url[:5].lower() == "data:":
-        raise _invalid(param, "Send a https URL, or a data URI like data:image/png;base64,….")
+        raise _invalid(param, "Send an https URL, or a data URI like data:image/png;base64,….")
     media_type, data = _parsed(url, param)
     media_type = "image/jpeg" if media_type == "image/jpg" else media_type
     if media_type not in _IMAGE_TYPES:
@@ -95,28 +95,27 @@ def _image(part: ImagePart, place: str) -> UserBlock:
 
 
 def _file(part: FilePart, place: str) -> UserBlock:
-    file, param = part.file, f"{place}.file.file_data"
-    if file.file_id is not None:
-        raise InvalidRequestError(
-            "This server keeps no files: send the file itself as 'file_data'.",
-            param=f"{place}.file.file_id",
-            code="unsupported_content",
-        )
-    if file.file_data is None:
-        raise InvalidRequestError(
-            f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
-        )
-    is_uri = file.file_data[:5].lower() == "data:"
-    media_type, data = _parsed(file.file_data, param) if is_uri else ("", file.file_data)
+    param = f"{place}.file.file_data"
+    if part.file.file_id is not None:
+        message = "This server keeps no files: send the file itself as 'file_data'."
+        raise InvalidRequestError(message, param=f"{place}.file.file_id", code="unsupported_content")
+    if part.file.file_data is None:
+        message = f"Missing required parameter: '{param}'."
+        raise InvalidRequestError(message, param=param, code="missing_required_parameter")
+    return DocumentBlock(_document(part.file.file_data, param), part.file.filename or None)
+
+
+def _document(written: str, param: str) -> Source:
+    is_uri = written[:5].lower() == "data:"
+    media_type, data = _parsed(written, param) if is_uri else ("", written)
     decoded = _decoded(data, param)
-    if media_type == _PDF or (not media_type and decoded.startswith(_PDF_MARK)):
-        if not decoded.startswith(_PDF_MARK):
-            raise _invalid(param, "This is no PDF.")
-        return DocumentBlock(Source("base64", _PDF, data), file.filename or None)
+    if media_type == _PDF and not decoded.startswith(_PDF_MARK):
+        raise _invalid(param, "This is not a PDF.")
+    if media_type in (_PDF, "") and decoded.startswith(_PDF_MARK):
+        return Source("base64", _PDF, data)
     if media_type and not media_type.startswith("text/") and media_type != "application/json":
-        message = f"Claude reads PDF and text; not '{media_type[:_LONGEST_QUOTE]}'."
-        raise _invalid(param, message)
-    return DocumentBlock(Source("text", "text/plain", _as_text(decoded, param)), file.filename or None)
+        raise _invalid(param, f"Claude reads PDF and text; not '{media_type[:_LONGEST_QUOTE]}'.")
+    return Source("text", "text/plain", _as_text(decoded, param))
 
 
 def _as_text(decoded: bytes, param: str) -> str:
@@ -141,9 +140,9 @@ def _decoded(data: str, param: str) -> bytes:
     try:
         decoded = b64decode(data, validate=True)
     except ValueError as error:
-        raise _invalid(param, "This is no valid Base64.") from error
+        raise _invalid(param, "This is not valid Base64.") from error
     if not decoded:
-        raise _invalid(param, "There is no data in it.")
+        raise _invalid(param, "It is empty.")
     return decoded
 
 

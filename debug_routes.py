@@ -120,7 +120,8 @@ _NO_FATES = ParameterFates(honoured=[], adjusted=[], ignored=[], refused=[])
 
 def _fates(body: Mapping[str, Any], examination: Examination) -> ParameterFates:
     refused = examination.refused
-    adjusted = [name for name in find_adjustments(examination.sound) if name not in refused]
+    parameters = (each.parameter for each in find_adjustments(examination.sound))
+    adjusted = [*dict.fromkeys(name for name in parameters if name and name not in refused)]
     taken = {name: row.fate for name, row in find_fates(body).items() if name not in refused}
     return ParameterFates(
         honoured=[name for name, fate in taken.items() if fate != "ignored" and name not in adjusted],

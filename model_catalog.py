@@ -10,9 +10,9 @@ from callers import KeyLimits
 from errors import ModelNotFoundError
 from turns import ClaudeModel, Inspection
 
-# Ids as Anthropic writes them, with the suffixes of Vertex (@20250929) and of the long context window ([1m]).
 _LONG_CONTEXT = "[1m]"
-_CLAUDE_ID = re.compile(r"claude-[a-z0-9][a-z0-9.@:_-]*(\[1m\])?", re.IGNORECASE)
+# Ids as Anthropic writes them, with the suffixes of Vertex (@20250929) and of the long context window.
+_CLAUDE_ID = re.compile(rf"claude-[a-z0-9][a-z0-9.@:_-]*({re.escape(_LONG_CONTEXT)})?", re.IGNORECASE)
 
 
 class ModelCatalog:

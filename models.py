@@ -251,6 +251,16 @@ class ChatCompletionRequest(_Received):
     session_id: str | None = None
 
     @property
+    def choices(self) -> int:
+        """How many answers are asked for."""
+        return self.n or 1
+
+    @property
+    def token_limit(self) -> int | None:
+        """How much may be written, thoughts included."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
     def include_usage(self) -> bool:
         """Whether a stream ends with a chunk that counts its tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)

@@ -16,7 +16,7 @@ _Schema = Mapping[str, Any]
 
 _ANNOTATIONS = frozenset({"$comment", "$id", "$schema", "default", "deprecated", "description", "examples", "title"})
 _LONGEST = 2**18
-"""More than OpenAI's API takes; whoever is asked for more would have others wait."""
+"""More than OpenAI's API takes; judging longer ones would hold up other requests."""
 
 _DEFINITIONS = ("$defs", "definitions")
 _SCHEMAS_BY_NAME = frozenset({*_DEFINITIONS, "properties"})
@@ -27,7 +27,7 @@ _FORMATS = frozenset(
 )
 
 
-def find_fault_of_output(schema: _Schema) -> str | None:
+def find_limitation(schema: _Schema) -> str | None:
     """Return why Claude can't be held to a schema, and where; None: it can."""
     try:
         if len(json.dumps(schema, allow_nan=False)) > _LONGEST:
@@ -55,26 +55,41 @@ def enforceable(schema: _Schema) -> dict[str, Any]:
 
 
 def _is_object(schema: _Schema) -> bool:
-    return schema.get("type") == "object" or "object" in (schema.get("type") or ()) or "properties" in schema
+    return "object" in (schema.get("type") or ()) or "properties" in schema
 
 
 def _faults(schema: object, root: _Schema, place: str) -> Iterator[str]:
     if not isinstance(schema, dict):
-        yield f"{place} allows anything, or nothing."
+        yield f"{place} is true or false, and has to be an object."
         return
+    yield from _faults_of_combination(schema, place)
     for keyword, value in schema.items():
-        if keyword in _SCHEMAS_BY_NAME:
-            for name, each in value.items():
-                yield from _faults(each, root, f"'{name}'")
-        elif keyword in _BRANCHES:
-            for each in value:
-                yield from _faults(each, root, place)
-        elif keyword == "items":
-            yield from _faults(value, root, f"the items of {place}")
-        elif keyword not in _HELD and keyword not in _ANNOTATIONS:
-            yield f"{place} has '{keyword}', which Claude can't be held to."
-        elif check := _CHECKS.get(keyword):
-            yield from (f"{place} has {fault}" for fault in check(value, root))
+        yield from _faults_of_keyword(keyword, value, root, place)
+
+
+def _faults_of_combination(schema: _Schema, place: str) -> Iterator[str]:
+    # Each branch is told to have no other properties: two of them, or one beside properties, would rule each other out.
+    if sum([_is_object(schema), *(keyword in schema for keyword in ("$ref", "anyOf", "allOf"))]) > 1:
+        yield f"{place} has several of 'properties', '$ref', 'anyOf' and 'allOf'; Claude can be held to one of them."
+    if len(schema.get("allOf", ())) > 1:
+        yield f"{place} has an 'allOf' of several schemas, which Claude can't be held to."
+    if _is_object(schema) and "properties" not in schema:
+        yield f"{place} is an object without 'properties', which would have to stay empty."
+
+
+def _faults_of_keyword(keyword: str, value: Any, root: _Schema, place: str) -> Iterator[str]:
+    if keyword in _SCHEMAS_BY_NAME:
+        for name, each in value.items():
+            yield from _faults(each, root, f"'{name}'")
+    elif keyword in _BRANCHES:
+        for each in value:
+            yield from _faults(each, root, place)
+    elif keyword == "items":
+        yield from _faults(value, root, f"the items of {place}")
+    elif keyword not in _HELD and keyword not in _ANNOTATIONS:
+        yield f"{place} has '{keyword}', which Claude can't be held to."
+    elif check := _CHECKS.get(keyword):
+        yield from (f"{place} has {fault}" for fault in check(value, root))
 
 
 def _fault_of_reference(reference: str, root: _Schema) -> Iterator[str]:

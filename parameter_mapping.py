@@ -11,8 +11,16 @@ from typing import Literal
 from client_functions import to_tool_choice, to_tools
 from config import LEAST_THINKING_TOKENS
 from errors import InvalidRequestError
-from models import ChatCompletionRequest, ImagePart, JsonSchemaFormat, ReasoningEffort, TextPart
-from output_schema import enforceable, find_fault_of_output
+from models import (
+    ChatCompletionRequest,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedSchema,
+    ReasoningEffort,
+    TextPart,
+)
+from output_schema import enforceable, find_limitation
 from request_options import THINKING_HEADER
 from turns import OUTPUT_TOOL, Binding, Effort, OutputFormat, Sampling, Thinking
 
@@ -33,8 +41,7 @@ _EFFORTS: Mapping[ReasoningEffort, tuple[int, Effort | None]] = {
 
 _SERVICE_TIERS: Mapping[str, Literal["auto", "standard_only"]] = {"auto": "auto", "default": "standard_only"}
 
-# Claude has no form for an object of any kind, so Claude Code holds it to that: docs/adr/0006.
-_ANY_OBJECT = OutputFormat(json.dumps({"type": "object"}), held_by="claude_code")
+_ANY_OBJECT = OutputFormat(json.dumps({"type": "object"}))
 
 
 @dataclass(frozen=True)
@@ -60,51 +67,114 @@ def to_binding(body: ChatCompletionRequest, circumstances: Circumstances) -> Bin
     """Convert all parameters. Raises InvalidRequestError, with `param`, for what can't be."""
     for fault in find_faults_of_output(body):
         raise fault
-    tools, choice = to_tools(body), to_tool_choice(body)
-    output_format = _output_format(body, circumstances)
-    if output_format and output_format.held_by == "claude_code" and choice and choice.type == "none":
-        tools, choice = (), None  # Or its own tool, with which the model answers, couldn't be called either.
-    return Binding(
+    binding = Binding(
         model=circumstances.model,
         system=None,
         sampling=_sampling(body, circumstances),
-        tools=tools,
-        tool_choice=choice,
+        tools=to_tools(body),
+        tool_choice=to_tool_choice(body),
         thinking=_thinking(body, circumstances),
-        output_format=output_format,
+        output_format=_output_format(body),
     )
+    # Claude's API has no form for an object of any kind: docs/adr/0006.
+    is_beyond_the_api = binding.output_format == _ANY_OBJECT or not circumstances.holds_output
+    return binding.held_by_claude_code() if binding.output_format and is_beyond_the_api else binding
 
 
-def find_adjustments(body: ChatCompletionRequest, circumstances: Circumstances = USUAL) -> tuple[str, ...]:
-    """Name the parameters that take effect, but not just as they were sent."""
-    sampling, effort = _sampling(body, circumstances), body.reasoning_effort
-    budget, wanted_budget = _thinking(body, circumstances).budget_tokens, circumstances.thinking_tokens
+@dataclass(frozen=True)
+class Adjustment:
+    """A parameter that takes effect, but not just as it was sent: its name in the header, its place, and why."""
+
+    name: str
+    why: str
+    param: str | None = None
+    """Where it stands in the body; None: nowhere, for it is a header."""
+
+    @property
+    def parameter(self) -> str | None:
+        """The body's parameter that it is a part of."""
+        return self.param and self.param.partition(".")[0]
+
+    @property
+    def refusal(self) -> InvalidRequestError:
+        """What a strict server says."""
+        return InvalidRequestError(
+            f"'{self.name}' can't take effect just as it was sent: {self.why}",
+            param=self.param,
+            code="unsupported_value",
+        )
+
+
+def find_adjustments(body: ChatCompletionRequest, circumstances: Circumstances = USUAL) -> tuple[Adjustment, ...]:
+    """Return the parameters that take effect, but not just as they were sent, in the order of their names."""
+    sampling, thinking = _sampling(body, circumstances), _thinking(body, circumstances)
     changed = {
-        THINKING_HEADER: wanted_budget not in (None, budget),
-        "image_url.detail": any(part.image_url.detail not in (None, "auto") for part in _images(body)),
         "max_tokens": body.max_tokens not in (None, sampling.max_tokens),
-        "reasoning_effort": not circumstances.can_stop_thinking if effort == "none" else bool(effort) and not budget,
+        "reasoning_effort": _is_effort_changed(body.reasoning_effort, thinking, circumstances),
         "service_tier": body.service_tier is not None and sampling.service_tier is None,
         "stop": len(sampling.stop_sequences) < len(body.stop or ()),
         "temperature": (body.temperature or 0) > _HIGHEST_TEMPERATURE,
     }
-    return tuple(name for name, is_changed in changed.items() if is_changed)
+    found = [Adjustment(name, _REASONS[name], name) for name, is_changed in changed.items() if is_changed]
+    found += [Adjustment("image_url.detail", _NO_DETAILS, place) for place in _places_of_details(body)]
+    if _is_budget_changed(thinking, circumstances):
+        found.append(Adjustment(THINKING_HEADER, _NO_ROOM if circumstances.thinking_tokens else _ALWAYS_THINKS))
+    return tuple(found)
+
+
+_NO_DETAILS = "Claude sees every image alike."
+_NO_ROOM = "the limit of tokens leaves less room to think."
+_ALWAYS_THINKS = "this model always thinks."
+_REASONS = {
+    "max_tokens": "max_completion_tokens says otherwise.",
+    "reasoning_effort": "this model always thinks, or there is no room to think, or the header says otherwise.",
+    "service_tier": "there is no such tier under this server's login.",
+    "stop": "Claude takes no blank stop sequence.",
+    "temperature": "Claude's temperatures end at 1.",
+}
+
+
+def _is_effort_changed(effort: ReasoningEffort | None, thinking: Thinking, circumstances: Circumstances) -> bool:
+    if effort == "none":
+        return thinking.budget_tokens > 0 or not circumstances.can_stop_thinking
+    return effort is not None and not thinking.budget_tokens
+
+
+def _is_budget_changed(thinking: Thinking, circumstances: Circumstances) -> bool:
+    wanted = circumstances.thinking_tokens
+    return wanted not in (None, thinking.budget_tokens) or (wanted == 0 and not circumstances.can_stop_thinking)
+
+
+def _places_of_details(body: ChatCompletionRequest) -> Iterator[str]:
+    for index, message in enumerate(body.messages):
+        for number, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if isinstance(part, ImagePart) and part.image_url.detail not in (None, "auto"):
+                yield f"messages.[{index}].content.[{number}].image_url.detail"
 
 
 def find_faults_of_output(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
     """Yield why an answer can't have the form that is asked for."""
-    wanted = body.response_format
-    if wanted is None or wanted.type == "text":
-        return
-    if isinstance(wanted, JsonSchemaFormat):
-        if fault := find_fault_of_output(wanted.json_schema.definition):
-            message = f"Invalid schema for response_format '{wanted.json_schema.name}': {fault}"
-            yield InvalidRequestError(message, param="response_format.json_schema.schema", code="invalid_json_schema")
-    elif not any("json" in text.lower() for text in _texts(body)):
-        message = (
-            "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
-        )
-        yield InvalidRequestError(message, param="messages")
+    if isinstance(body.response_format, JsonSchemaFormat):
+        yield from _faults_of_schema(body.response_format.json_schema)
+    if isinstance(body.response_format, JsonObjectFormat):
+        yield from _fault_of_missing_word(body)
+    if isinstance(body.response_format, JsonSchemaFormat | JsonObjectFormat):
+        yield from _faults_of_names(body)
+
+
+def _faults_of_schema(schema: NamedSchema) -> Iterator[InvalidRequestError]:
+    if limitation := find_limitation(schema.definition):
+        message = f"Invalid schema for response_format '{schema.name}': {limitation}"
+        yield InvalidRequestError(message, param="response_format.json_schema.schema", code="invalid_json_schema")
+
+
+def _fault_of_missing_word(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
+    if not any("json" in text.lower() for text in _texts(body)):
+        wanted = "to use 'response_format' of type 'json_object'."
+        yield InvalidRequestError(f"'messages' must contain the word 'json' in some form, {wanted}", param="messages")
+
+
+def _faults_of_names(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
     names = [(f"tools[{index}].function", tool.function.name) for index, tool in enumerate(body.tools or ())]
     names += [(f"functions[{index}]", function.name) for index, function in enumerate(body.functions or ())]
     for place, name in names:
@@ -121,19 +191,13 @@ def _texts(body: ChatCompletionRequest) -> Iterator[str]:
             yield from (part.text for part in message.content or () if isinstance(part, TextPart))
 
 
-def _images(body: ChatCompletionRequest) -> Iterator[ImagePart]:
-    for message in body.messages:
-        if not isinstance(message.content, str):
-            yield from (part for part in message.content or () if isinstance(part, ImagePart))
-
-
 def _sampling(body: ChatCompletionRequest, circumstances: Circumstances) -> Sampling:
     temperature = None if body.temperature is None else min(body.temperature, _HIGHEST_TEMPERATURE)
     return Sampling(
         temperature=None if temperature == _HIGHEST_TEMPERATURE else temperature,
         top_p=None if body.top_p == _ALL else body.top_p,
         stop_sequences=tuple(stop for stop in body.stop or () if stop.strip()),  # Claude refuses blank ones.
-        max_tokens=body.max_completion_tokens or body.max_tokens,
+        max_tokens=body.token_limit,
         service_tier=_SERVICE_TIERS.get(body.service_tier or "") if circumstances.has_service_tiers else None,
     )
 
@@ -146,17 +210,14 @@ def _thinking(body: ChatCompletionRequest, circumstances: Circumstances) -> Thin
         tokens = circumstances.thinking_tokens
     if body.reasoning_effort == "none" and not circumstances.can_stop_thinking:
         effort = "low"
-    most = body.max_completion_tokens or body.max_tokens
+    most = body.token_limit
     # The budget has to be less than what may be written at all.
     budget = min(tokens, most - 1) if most else tokens
     return Thinking(budget if budget >= LEAST_THINKING_TOKENS else 0, effort, is_shown=tokens > 0)
 
 
-def _output_format(body: ChatCompletionRequest, circumstances: Circumstances) -> OutputFormat | None:
-    wanted = body.response_format
-    if wanted is None or wanted.type == "text":
-        return None
-    if not isinstance(wanted, JsonSchemaFormat):
-        return _ANY_OBJECT
-    schema = json.dumps(enforceable(wanted.json_schema.definition), ensure_ascii=False)
-    return OutputFormat(schema, "api" if circumstances.holds_output else "claude_code")
+def _output_format(body: ChatCompletionRequest) -> OutputFormat | None:
+    if isinstance(body.response_format, JsonSchemaFormat):
+        schema = enforceable(body.response_format.json_schema.definition)
+        return OutputFormat(json.dumps(schema, ensure_ascii=False))
+    return _ANY_OBJECT if isinstance(body.response_format, JsonObjectFormat) else None

@@ -2,7 +2,7 @@
 
 A parameter that changes what the client gets back is refused: an answer of another shape would mislead. One that tunes
 the answer is ignored, and the response's `X-Claude-Ignored-Params` names it; so is one that nobody knows. A strict
-server refuses these, too. Null is the same as leaving it out. COMPATIBILITY.md is made from the table.
+server refuses these, too. Null is the same as leaving it out. The tables in COMPATIBILITY.md and README are made of it.
 """
 
 import json
@@ -35,12 +35,9 @@ class Parameter:
 class Rules:
     """What the operator decided of parameters."""
 
-    is_strict: bool = False
-    """Whether what would be ignored is refused."""
-    most_choices: int = 8
-
-
-USUAL_RULES = Rules()
+    is_strict: bool
+    """Whether what would be ignored, or sent otherwise than it came, is refused."""
+    most_choices: int
 
 
 def _supported(values: str) -> Parameter:
@@ -56,13 +53,13 @@ def _ignored(reason: str, harmless: tuple[Any, ...] = ()) -> Parameter:
 
 
 def _refused(reason: str, harmless: tuple[Any, ...] = ()) -> Parameter:
-    values = " or ".join(map(json.dumps, harmless)) or "none"
+    values = " or ".join(map(json.dumps, harmless)) or "nothing but null"
     return Parameter("refused", values, reason=reason, harmless=harmless)
 
 
 _NO_PENALTIES = "Claude's sampling has no penalties or biases."
 _NO_STORE = "This server keeps no completions."
-_NO_LOGPROBS = "Claude tells no probabilities."
+_NO_LOGPROBS = "Claude doesn't report probabilities."
 _TEXT_ONLY = "Claude answers with text."
 _OWN_CACHE = "Claude Code caches prompts by itself."
 _NO_END_USERS = "Claude is not told of a client's own users."
@@ -125,7 +122,7 @@ _NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{_LONGEST_NAME}}}")
 _MOST_UNKNOWN = 32
 
 
-def check_parameters(body: Mapping[str, Any], rules: Rules = USUAL_RULES) -> tuple[str, ...]:
+def check_parameters(body: Mapping[str, Any], rules: Rules) -> tuple[str, ...]:
     """Return the names of the parameters that are ignored, in order. Raises InvalidRequestError for a refused one."""
     for refusal in find_refusals(body, rules):
         raise refusal
@@ -137,7 +134,7 @@ def find_fates(body: Mapping[str, Any]) -> dict[str, Parameter]:
     return {name: _fate(name, value) for name, value in body.items() if value is not None}
 
 
-def find_refusals(body: Mapping[str, Any], rules: Rules = USUAL_RULES) -> tuple[InvalidRequestError, ...]:
+def find_refusals(body: Mapping[str, Any], rules: Rules) -> tuple[InvalidRequestError, ...]:
     """Return everything for which a body is refused, whatever the form of its values."""
     unknown = [name for name in body if name not in PARAMETERS]
     found = [_strange_name(name) for name in unknown if not _NAME.fullmatch(name)]
@@ -159,16 +156,10 @@ def _refusals_of_choices(body: Mapping[str, Any], rules: Rules) -> Iterator[Inva
     if not isinstance(choices, int):
         return
     if choices > rules.most_choices:
-        message = f"Invalid 'n': this server answers with {rules.most_choices} choices at the most."
+        message = f"Invalid 'n': this server gives at most {rules.most_choices} choices."
         yield InvalidRequestError(message, param="n", code="integer_above_max_value")
     elif choices > 1 and body.get("session_id") is not None:
-        yield InvalidRequestError("A session goes on with one answer: leave out 'n'.", param="n")
-
-
-def not_as_sent(name: str) -> InvalidRequestError:
-    """Return what a server that is strict says to a parameter that would take effect, but not just as it was sent."""
-    message = f"The parameter '{name}' can't take effect just as it was sent; see COMPATIBILITY.md. Change it."
-    return InvalidRequestError(message, param=name, code="unsupported_value")
+        yield InvalidRequestError("A session continues with one answer: leave out 'n'.", param="n")
 
 
 def shown_name(name: str) -> str:
@@ -185,7 +176,7 @@ def _fate(name: str, value: object) -> Parameter:
 
 
 def _strange_name(name: str) -> InvalidRequestError:
-    message = "A parameter has a name that can't be one."
+    message = "This can't be a parameter's name."
     return InvalidRequestError(message, param=shown_name(name), code="unknown_parameter")
 
 

@@ -229,7 +229,7 @@ class ProcessPool:
         return self._unparked(best, "adopted") if best and shared[best] else None
 
     def _take_recyclable(self, request: TurnRequest, owner: str, profile: LaunchProfile) -> Lease | None:
-        """Take a process whose conversation is over, or hardly worth keeping, or the oldest to make room.
+        """Take a process whose conversation is over or empty, or hardly worth keeping, or the oldest to make room.
 
         Of the former the latest: a process that was used a moment ago is faster by a quarter, and the others may end.
         """

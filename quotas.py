@@ -60,10 +60,12 @@ class Quotas:
             with anyio.CancelScope(shield=True):
                 await self._leave(caller.owner, request_id)
 
-    async def book(self, owner: str, usage: Usage, cost_usd: float | None, *, requests: int = 1) -> None:
-        """Add a turn that ended to an account, and the request that it was for, once."""
+    async def book(self, owner: str, usage: Usage, cost_usd: float | None, *, is_first_turn: bool = True) -> None:
+        """Add a turn that ended to an account, and with the first turn of a request the request."""
         received = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
-        await self._add(owner, DayUsage(_day(self._clock()), requests, received, usage.output_tokens, cost_usd or 0.0))
+        await self._add(
+            owner, DayUsage(_day(self._clock()), int(is_first_turn), received, usage.output_tokens, cost_usd or 0.0)
+        )
 
     async def book_cost(self, owner: str, cost_usd: float) -> None:
         """Add to an account what a turn cost that failed, or was left."""

@@ -22,8 +22,9 @@ _LENGTHS: Mapping[str, tuple[str, str]] = {
 }
 _BOUNDS: Mapping[str, str] = {"greater_than_equal": "below_min_value", "less_than_equal": "above_max_value"}
 _DECIMALS = frozenset({"temperature", "top_p"})
-# Of these OpenAI writes `tools[0].function`, not `tools.[0].function`.
+# In the locations of these the name of the branch that was taken stands behind the field's.
 _UNIONS = frozenset({"tool_choice", "function_call", "response_format"})
+# Of these OpenAI writes `tools[0].function`, not `tools.[0].function`.
 _FUNCTION_LISTS = frozenset({"tools", "functions"})
 
 

@@ -12,7 +12,7 @@ from errors import InvalidRequestError
 from message_adapter import find_faults_of_conversation
 from models import EXAMPLE_REQUEST, ChatCompletionRequest
 from parameter_mapping import find_adjustments, find_faults_of_output
-from parameter_validator import USUAL_RULES, Rules, find_refusals, not_as_sent, shown_name
+from parameter_validator import Rules, find_refusals, shown_name
 from request_body import find_faults_of_shape, parse_chat_completion, parse_json_object
 from session_manager import check_id
 
@@ -34,7 +34,7 @@ class Examination:
     sound: ChatCompletionRequest
 
 
-def examine(body: Mapping[str, Any], rules: Rules = USUAL_RULES) -> Examination:
+def examine(body: Mapping[str, Any], rules: Rules) -> Examination:
     """Find all the faults of a body that can be found without Claude, refused parameters first."""
     refusals, of_shape = find_refusals(body, rules), find_faults_of_shape(body)
     faulty = {_top_level(fault) for fault in of_shape}
@@ -46,7 +46,7 @@ def examine(body: Mapping[str, Any], rules: Rules = USUAL_RULES) -> Examination:
         *_faults_of_session(sound),
         *find_faults_of_functions(sound),
         *find_faults_of_output(sound),
-        *(map(not_as_sent, find_adjustments(sound)) if rules.is_strict else ()),
+        *(adjustment.refusal for adjustment in find_adjustments(sound) if rules.is_strict),
         *find_faults_of_conversation(sound.messages, is_whole=sound.session_id is None),
     )
     messages = {fault.param: fault.message for fault in reversed(refusals)}
@@ -69,7 +69,7 @@ def _faults_of_session(body: ChatCompletionRequest) -> tuple[InvalidRequestError
 
 
 @contextmanager
-def explained(raw: bytes, rules: Rules = USUAL_RULES, *, enabled: bool) -> Generator[None, None, None]:
+def explained(raw: bytes, rules: Rules, *, enabled: bool) -> Generator[None, None, None]:
     """Where an InvalidRequestError comes from in here, add all the faults of the body `raw` to it as its `details`."""
     try:
         yield

@@ -4,13 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from config import LEAST_THINKING_TOKENS
+from config import LEAST_THINKING_TOKENS, MOST_THINKING_TOKENS
 from errors import InvalidRequestError
 
 THINKING_HEADER = "X-Claude-Max-Thinking-Tokens"
 USAGE_HEADER = "X-Claude-Usage"
 
-_MOST_TOKENS = 1_000_000
 _NUMBER = re.compile(r"[0-9]{1,7}")
 
 
@@ -26,7 +25,7 @@ def read_options(headers: Mapping[str, str]) -> RequestOptions:
     """Read the headers. Raises InvalidRequestError for a value that they can't have."""
     usage = headers.get(USAGE_HEADER)
     if usage not in (None, "full"):
-        raise InvalidRequestError(f"The header {USAGE_HEADER} has one value: full.", code="invalid_header")
+        raise InvalidRequestError(f"The header {USAGE_HEADER} accepts one value: full.", code="invalid_header")
     return RequestOptions(_thinking_tokens(headers.get(THINKING_HEADER)), usage == "full")
 
 
@@ -34,9 +33,7 @@ def _thinking_tokens(value: str | None) -> int | None:
     if value is None:
         return None
     number = int(value) if _NUMBER.fullmatch(value) else -1
-    if number != 0 and not LEAST_THINKING_TOKENS <= number <= _MOST_TOKENS:
-        message = (
-            f"The header {THINKING_HEADER} is a number of tokens, {LEAST_THINKING_TOKENS} or more; or 0, for none."
-        )
-        raise InvalidRequestError(message, code="invalid_header")
+    if number != 0 and not LEAST_THINKING_TOKENS <= number <= MOST_THINKING_TOKENS:
+        range_ = f"{LEAST_THINKING_TOKENS} to {MOST_THINKING_TOKENS}, or 0 for none"
+        raise InvalidRequestError(f"{THINKING_HEADER} is a number of tokens: {range_}.", code="invalid_header")
     return number

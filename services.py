@@ -41,7 +41,7 @@ class Services:
     @property
     def rules(self) -> Rules:
         """What the operator decided of parameters."""
-        return Rules(self.settings.strict_parameters, self.settings.max_n)
+        return self.chat.rules
 
     @property
     def backend(self) -> Literal["claude", "demo"]:

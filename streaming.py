@@ -72,7 +72,7 @@ class ChunkEncoder:
         """
         self._id, self._created, self._model = completion_id, created, ""
         self._style, self._in_full = style, usage == "full"
-        self._without = None if usage else {"usage"}
+        self._left_out = None if usage else {"usage"}
         self._choices = [_Choice(index) for index in range(choices)]
         self._ends: list[TurnEnded] = []
 
@@ -88,7 +88,7 @@ class ChunkEncoder:
 
     def _written(self, choices: list[ChunkChoice], usage: CompletionUsage | None = None) -> str:
         chunk = ChatCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
-        return chunk.model_dump_json(exclude=self._without)
+        return chunk.model_dump_json(exclude=self._left_out)
 
     def _started(self, choice: _Choice, event: TurnStarted) -> Iterator[str]:
         choice.advance("role")
@@ -124,7 +124,7 @@ class ChunkEncoder:
         yield self._chunk(choice, "finish", {}, self._style.finish_reason(event.stop_reason))
         self._ends.append(event)
         if len(self._ends) == len(self._choices):
-            if not self._without:
+            if not self._left_out:
                 yield self._written([], CompletionUsage.of(self._ends, in_full=self._in_full))
             yield DONE
 

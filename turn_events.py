@@ -56,11 +56,11 @@ _REFUSED = "Claude declined to answer this."
 _TOO_LONG_FOR_THE_CLI = "blocking_limit"
 _TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
 _FIRST_SERVER_ERROR = 500
-# The API has no code for it, and which models lack what isn't to be learned in another way.
+# The API has no code for it, and there is no other way to learn which models lack it. What it says of the schema, whose
+# place is `output_config.format.schema`, is another matter.
+_FORM = r"(output_config\.format(?!\.schema)|output.?format|structured.?outputs?)"
 _LACKS_OUTPUT_FORMAT = re.compile(
-    r"(output_config\.format|output.?format|structured.?output)\b.*\bnot (supported|available)"
-    r"|\bnot support.*(output_config\.format|output.?format|structured.?output)",
-    re.IGNORECASE | re.DOTALL,
+    rf"{_FORM}\b.*\bnot (supported|available)|\bnot support.*\b{_FORM}", re.IGNORECASE | re.DOTALL
 )
 _FAILED = "Claude's API failed ({}). Try again in a moment."
 
@@ -184,10 +184,14 @@ def _on_content_block_start(state: TurnState, message: StreamEvent) -> _Events:
     block = message.event["content_block"]
     if block["type"] == "text" and not state.has_own_schema:
         state.texts.append("")
-    if block["type"] == "tool_use" and state.has_own_schema and block["name"] == OUTPUT_TOOL:
+    if block["type"] == "tool_use" and _is_output(state, block["name"]):
         _begin_output(state)
     elif block["type"] == "tool_use":
         yield _called(state, block["id"], block["name"])
+
+
+def _is_output(state: TurnState, name: str) -> bool:
+    return state.has_own_schema and name == OUTPUT_TOOL
 
 
 def _begin_output(state: TurnState) -> None:
@@ -299,7 +303,7 @@ def _whole_block(state: TurnState, block: object) -> _Events:
         if not state.has_own_schema:
             state.texts.append("")
         yield from _said(state, block.text)
-    if isinstance(block, SdkToolUseBlock) and state.has_own_schema and block.name == OUTPUT_TOOL:
+    if isinstance(block, SdkToolUseBlock) and _is_output(state, block.name):
         _begin_output(state)
         yield from _wrote_json(state, json.dumps(block.input, ensure_ascii=False))
         state.is_output = False
@@ -360,6 +364,6 @@ def _failure(state: TurnState, result: ResultMessage) -> ApiError:
         # The CLI's prose names the upstream's address here.
         logger.warning("Claude's API failed (HTTP %s): %s", status, prose or result.errors)
         prose = _FAILED.format(f"HTTP {status}" if status else "no answer")
-    if status == HTTPStatus.BAD_REQUEST and _LACKS_OUTPUT_FORMAT.search(prose) and "schema" not in prose:
+    if status == HTTPStatus.BAD_REQUEST and _LACKS_OUTPUT_FORMAT.search(prose):
         return OutputFormatError(prose)
     return from_upstream(status, prose, state.model)

@@ -6,7 +6,7 @@ Everything here is frozen: nobody changes a request on its way, nobody edits an 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,12 +176,20 @@ class Binding:
         """What a process can't change any more once it has begun: it was told of it, or wasn't."""
         return self.system is not None, self.own_schema
 
+    def held_by_claude_code(self) -> "Binding":
+        """Return the same, with Claude Code to hold the answer to its form: by a tool, with which to answer."""
+        assert self.output_format is not None  # noqa: S101 - for the type checker: there is a form
+        held = replace(self, output_format=replace(self.output_format, held_by="claude_code"))
+        may_not_call = self.tool_choice is not None and self.tool_choice.type == "none"
+        # Or its tool couldn't be called either.
+        return replace(held, tools=(), tool_choice=None) if may_not_call else held
+
     def can_follow(self, earlier: "Binding") -> bool:
         """Whether a conversation under `earlier` may go on under this one without the model being told of a change.
 
         Other tools are no change that it is told of: it sees the ones that are.
         """
-        return (self.model, self.system, self.fixed) == (earlier.model, earlier.system, earlier.fixed)
+        return (self.model, self.system, self.own_schema) == (earlier.model, earlier.system, earlier.own_schema)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
-from output_schema import enforceable, find_fault_of_output
+from output_schema import enforceable, find_limitation
+from schema_instance import instance
 
 Json = dict[str, Any]
 
@@ -34,7 +36,7 @@ def of(**properties: Any) -> Json:
 )
 def test_what_claude_can_be_held_to_has_no_fault(schema: Json) -> None:
     """Types, enumerations, alternatives, lists, references within the schema, and annotations."""
-    assert find_fault_of_output(schema) is None
+    assert find_limitation(schema) is None
 
 
 @pytest.mark.parametrize(
@@ -52,8 +54,8 @@ def test_what_claude_can_be_held_to_has_no_fault(schema: Json) -> None:
         ({**of(), "additionalProperties": True}, "'additionalProperties'"),
         ({**of(), "additionalProperties": STRING}, "'additionalProperties'"),
         ({**of(), "patternProperties": {"^a": STRING}}, "'patternProperties'"),
-        (of(a=True), "'a' allows anything"),
-        (of(a={"anyOf": [STRING, False]}), "'a' allows anything"),
+        (of(a=True), "'a' is true or false"),
+        (of(a={"anyOf": [STRING, False]}), "'a' is true or false"),
         (of(a={"$ref": "https://example.com/schema"}), "'$ref'"),
         (of(a={"$ref": "#/$defs/A"}), "'$ref'"),
         (of(a={"$ref": "#"}), "'$ref'"),
@@ -68,6 +70,11 @@ def test_what_claude_can_be_held_to_has_no_fault(schema: Json) -> None:
             },
             "contains itself",
         ),
+        ({"type": "object"}, "without 'properties'"),
+        (of(a={"type": ["object", "null"]}), "without 'properties'"),
+        ({**of(a=STRING), "anyOf": [of(b=STRING)]}, "one of them"),
+        (of(a={"$ref": "#/$defs/A", "anyOf": [STRING]}), "one of them"),
+        ({"allOf": [of(a=STRING), of(b=STRING)]}, "'allOf' of several"),
         ({"type": "thing"}, "Input should be"),
         (of(a={"const": float("inf")}), "too large"),
         (of(a={"enum": ["x" * 300_000]}), "longer than"),
@@ -76,29 +83,76 @@ def test_what_claude_can_be_held_to_has_no_fault(schema: Json) -> None:
 )
 def test_what_claude_cant_be_held_to_is_named(schema: Json, fault: str) -> None:
     """Each keyword beyond it is told with the property that has it."""
-    assert fault in (find_fault_of_output(schema) or "")
+    assert fault in (find_limitation(schema) or "")
 
 
 def test_objects_are_told_to_have_no_other_properties() -> None:
     """At every depth, and nothing else is changed, the schema that was given least of all."""
     inner, closed = of(b=STRING), {"additionalProperties": False}
-    schema = {**of(a=inner, l={"type": "array", "items": inner}), "anyOf": [inner], "$defs": {"A": inner}, "title": "T"}
-    written = enforceable(schema)
     expected = {**inner, **closed}
-    assert written == {
+    schema = {
+        **of(a=inner, l={"type": "array", "items": inner}, u={"anyOf": [inner, STRING]}, r={"allOf": [inner]}),
+        "$defs": {"A": inner},
+        "title": "T",
+    }
+    assert enforceable(schema) == {
         **schema,
         **closed,
-        "properties": {"a": expected, "l": {"type": "array", "items": expected}},
-        "anyOf": [expected],
+        "properties": {
+            "a": expected,
+            "l": {"type": "array", "items": expected},
+            "u": {"anyOf": [expected, STRING]},
+            "r": {"allOf": [expected]},
+        },
         "$defs": {"A": expected},
     }
     assert "additionalProperties" not in schema
-    assert enforceable({"type": ["object", "null"]}) == {"type": ["object", "null"], **closed}
     assert enforceable(STRING) == STRING
 
 
+values = st.recursive(
+    st.sampled_from([None, True, 1, "x"]),
+    lambda children: st.lists(children, max_size=2) | st.dictionaries(st.sampled_from("ab"), children, max_size=2),
+    max_leaves=6,
+)
+schemas = st.recursive(
+    st.sampled_from([STRING, {"type": "integer"}, {"type": "null"}, {"const": 1}, {"$ref": "#/$defs/A"}]),
+    lambda children: st.one_of(
+        st.builds(of, a=children, b=children),
+        st.builds(lambda a: {**of(a=a), "required": ["a"]}, children),
+        st.builds(lambda items: {"type": "array", "items": items}, children),
+        st.builds(lambda *branches: {"anyOf": [*branches]}, children, children),
+        st.builds(lambda *branches: {"allOf": [*branches]}, children, children),
+        st.builds(lambda one: {"allOf": [one]}, children),
+        st.builds(lambda whole, branch: {**whole, "anyOf": [branch]}, children, children),
+    ),
+    max_leaves=8,
+)
+
+
+@given(schemas, st.lists(values, max_size=8))
+def test_what_is_held_to_is_what_was_asked_for(schema: Json, candidates: list[Any]) -> None:
+    """What is valid for the schema that Claude gets is valid for the client's, and the other way for what fills it."""
+    whole = {**schema, "$defs": {"A": of(a=STRING)}}
+    if find_limitation(whole):
+        return
+    written = enforceable(whole)
+    for value in [*candidates, instance(whole)]:
+        if is_valid(written, value):
+            assert is_valid(whole, value)
+    if is_valid(whole, instance(whole)):
+        assert is_valid(written, instance(whole))
+
+
+def is_valid(schema: Json, value: Any) -> bool:
+    """Whether the reference implementation takes a value for valid."""
+    return bool(Draft202012Validator(schema).is_valid(value))
+
+
 names = st.text(max_size=3)
-keywords = st.sampled_from(["type", "properties", "items", "anyOf", "$ref", "$defs", "enum", "minItems", "format", "x"])
+keywords = st.sampled_from(
+    ["type", "properties", "items", "anyOf", "allOf", "$ref", "$defs", "enum", "minItems", "format", "x"]
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.sampled_from(["object", "string", "#/$defs/x", "date"]) | names,
     lambda children: st.lists(children, max_size=3) | st.dictionaries(keywords, children, max_size=4),
@@ -109,5 +163,5 @@ json_values = st.recursive(
 @given(st.dictionaries(keywords, json_values, max_size=5))
 def test_any_schema_is_judged(schema: Json) -> None:
     """Whatever a client sends, it is a fault or can be written: nothing raises."""
-    if find_fault_of_output(schema) is None:
+    if find_limitation(schema) is None:
         assert isinstance(enforceable(schema), dict)

@@ -11,6 +11,7 @@ from errors import InvalidRequestError
 from models import ChatCompletionRequest
 from parameter_validator import PARAMETERS, Fate, Rules, check_parameters, find_refusals
 
+USUAL = Rules(is_strict=False, most_choices=8)
 REFUSED = {
     "audio": {"voice": "alloy", "format": "wav"},
     "logprobs": True,
@@ -52,24 +53,24 @@ def test_the_table_says_what_a_parameter_becomes_or_why_it_has_no_effect() -> No
 def test_all_refusals_are_found() -> None:
     """Of several parameters that are refused each is told, also one that is refused for its name."""
     body = {"n": 9, "a b": 1, "stream_options": {}, "audio": {}, "logprobs": False, "seed": 1, "top_logprobs": None}
-    assert [refusal.param for refusal in find_refusals(body)] == ["a b", "audio", "stream_options", "n"]
+    assert [refusal.param for refusal in find_refusals(body, USUAL)] == ["a b", "audio", "stream_options", "n"]
     strict = Rules(is_strict=True, most_choices=9)
     assert [refusal.param for refusal in find_refusals(body, strict)] == ["a b", "audio", "seed", "stream_options"]
-    assert [refusal.param for refusal in find_refusals({"n": 2, "session_id": "s"})] == ["n"]
+    assert [refusal.param for refusal in find_refusals({"n": 2, "session_id": "s"}, USUAL)] == ["n"]
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED.items())
 def test_what_would_change_the_answers_shape_is_refused(name: str, value: Any) -> None:
     """Each such parameter is a 400 that names it, in its message as well."""
     with pytest.raises(InvalidRequestError, match=f"'{name}'") as caught:
-        check_parameters({"model": "sonnet", name: value})
+        check_parameters({"model": "sonnet", name: value}, USUAL)
     assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
 
 
 @pytest.mark.parametrize(("name", "value"), HARMLESS)
 def test_a_value_that_asks_for_nothing_is_let_through(name: str, value: Any) -> None:
     """What clients send as a matter of form is neither refused nor reported."""
-    assert check_parameters({name: value}) == ()
+    assert check_parameters({name: value}, USUAL) == ()
 
 
 @pytest.mark.parametrize(
@@ -83,46 +84,46 @@ def test_a_value_that_asks_for_nothing_is_let_through(name: str, value: Any) -> 
 def test_what_merely_tunes_the_answer_is_reported(name: str) -> None:
     """Each such parameter of OpenAI's is known to be ignored, and says so."""
     assert name in OPENAIS
-    assert check_parameters({"model": "sonnet", name: 1}) == (name,)
+    assert check_parameters({"model": "sonnet", name: 1}, USUAL) == (name,)
 
 
 @pytest.mark.parametrize(("name", "value"), [("modalities", "text"), ("logprobs", 0)])
 def test_a_value_of_another_type_asks_for_something(name: str, value: object) -> None:
     """What Python takes for equal isn't harmless: JSON's true is no 1."""
     with pytest.raises(InvalidRequestError):
-        check_parameters({name: value})
+        check_parameters({name: value}, USUAL)
 
 
 def test_ignored_parameters_are_in_order() -> None:
     """The report doesn't depend on the order in which a client writes its body; parameters of nobody's are in it."""
     body = {"seed": 1, "model": "sonnet", "frequency_penalty": 1, "enable_thinking": False}
-    assert check_parameters(body) == ("enable_thinking", "frequency_penalty", "seed")
+    assert check_parameters(body, USUAL) == ("enable_thinking", "frequency_penalty", "seed")
 
 
 @pytest.mark.parametrize("name", [*OPENAIS, "enable_thinking"])
 def test_null_is_like_nothing(name: str) -> None:
     """A null is neither refused nor reported, whatever it stands for."""
-    assert check_parameters({name: None}) == ()
+    assert check_parameters({name: None}, USUAL) == ()
 
 
 @pytest.mark.parametrize("rest", [{}, {"stream": False}, {"stream": None}])
 def test_stream_options_without_a_stream_are_refused(rest: dict[str, Any]) -> None:
     """Options for a stream that nobody asked for are a mistake, as at OpenAI."""
     with pytest.raises(InvalidRequestError) as caught:
-        check_parameters({"stream_options": {"include_usage": True}, **rest})
+        check_parameters({"stream_options": {"include_usage": True}, **rest}, USUAL)
     assert caught.value.param == "stream_options"
 
 
 def test_stream_options_of_a_stream_are_honoured() -> None:
     """With a stream its options pass, and nothing is reported."""
-    assert check_parameters({"stream": True, "stream_options": {"include_usage": True}}) == ()
+    assert check_parameters({"stream": True, "stream_options": {"include_usage": True}}, USUAL) == ()
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a\r\nSet-Cookie: b", "temperatur\u00e9", "x" * 65])
 def test_a_name_that_no_header_can_repeat_is_refused(name: str) -> None:
     """Ignored parameters are named in a header: what isn't fit for one doesn't get there, not even as a null."""
     with pytest.raises(InvalidRequestError) as caught:
-        check_parameters({"model": "sonnet", name: None})
+        check_parameters({"model": "sonnet", name: None}, USUAL)
     assert (caught.value.param, caught.value.code) == (name[:64], "unknown_parameter")
 
 
@@ -131,10 +132,10 @@ def test_unknown_parameters_are_few(count: int, fits: bool) -> None:
     """The header has room for 32 of them; one more is refused."""
     body = {f"p{number:02}": 1 for number in range(count)}
     if fits:
-        assert check_parameters(body) == tuple(body)
+        assert check_parameters(body, USUAL) == tuple(body)
     else:
         with pytest.raises(InvalidRequestError, match="too many"):
-            check_parameters(body)
+            check_parameters(body, USUAL)
 
 
 json_values = st.recursive(
@@ -151,7 +152,7 @@ def test_no_parameter_is_quietly_dropped(body: dict[str, Any]) -> None:
     """Whatever the values: a parameter without effect is null, harmless or reported, or the request is refused."""
     taken = {name for name, row in PARAMETERS.items() if row.fate != "ignored"}
     try:
-        ignored = check_parameters(body)
+        ignored = check_parameters(body, USUAL)
     except InvalidRequestError as refusal:
         error = refusal
     else:

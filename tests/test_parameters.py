@@ -33,27 +33,40 @@ def seen(server: Server) -> Json:
     return body
 
 
-def part(**expected: Any) -> Callable[[Json], bool]:
-    """Check that a body has these fields."""
-    return lambda body: {name: body.get(name) for name in expected} == expected
+Check = Callable[[Json, httpx.Response], bool]
 
 
-HONOURED: Mapping[str, tuple[Json, Callable[[Json], bool]]] = {
+def part(**expected: Any) -> Check:
+    """Check that the API's body has these fields."""
+    return lambda body, _answer: {name: body.get(name) for name in expected} == expected
+
+
+def answers(server_url: httpx.URL, path: str) -> bool:
+    """Whether the server knows something."""
+    return httpx.get(server_url.join(path), timeout=30).status_code == 200
+
+
+HONOURED: Mapping[str, tuple[Json, Check]] = {
     "model": ({"model": "claude-haiku-4-5"}, part(model="claude-haiku-4-5")),
     "messages": (
         {"messages": [{"role": "system", "content": "Be."}, {"role": "user", "content": "Hi"}]},
-        lambda body: body["system"][-1]["text"] == "Be." and body["messages"][-1]["content"][0]["text"] == "Hi",
+        lambda body, _answer: (
+            body["system"][-1]["text"] == "Be." and body["messages"][-1]["content"][0]["text"] == "Hi"
+        ),
     ),
-    "stream": ({"stream": True}, part(stream=True)),
-    "stream_options": ({"stream": True, "stream_options": {"include_usage": True}}, part(stream=True)),
-    "session_id": ({"session_id": "mine"}, part(stream=True)),
+    "stream": ({"stream": True}, lambda _, answer: answer.text.endswith("data: [DONE]\n\n")),
+    "stream_options": (
+        {"stream": True, "stream_options": {"include_usage": True}},
+        lambda _, answer: '"usage":{"prompt_tokens":' in answer.text,
+    ),
+    "session_id": ({"session_id": "mine"}, lambda _, answer: answers(answer.url, "/v1/sessions/mine")),
     "max_completion_tokens": ({"max_completion_tokens": 77}, part(max_tokens=77)),
     "max_tokens": ({"max_tokens": 78}, part(max_tokens=78)),
-    "n": ({"n": 2}, part(stream=True)),
+    "n": ({"n": 2}, lambda _, answer: [each["index"] for each in answer.json()["choices"]] == [0, 1]),
     "stop": ({"stop": ["END", "Stop"]}, part(stop_sequences=["END", "Stop"])),
     "temperature": ({"temperature": 0.3}, part(temperature=0.3)),
     "top_p": ({"top_p": 0.4}, part(top_p=0.4)),
-    "tools": ({"tools": [tool("mine")]}, lambda body: [each["name"] for each in body["tools"]] == ["mine"]),
+    "tools": ({"tools": [tool("mine")]}, lambda body, _answer: [each["name"] for each in body["tools"]] == ["mine"]),
     "tool_choice": (
         {"tools": [tool()], "tool_choice": "required"},
         part(tool_choice={"type": "any"}),
@@ -62,18 +75,18 @@ HONOURED: Mapping[str, tuple[Json, Callable[[Json], bool]]] = {
         {"tools": [tool()], "parallel_tool_calls": False},
         part(tool_choice={"type": "auto", "disable_parallel_tool_use": True}),
     ),
-    "functions": ({"functions": [OLD]}, lambda body: [each["name"] for each in body["tools"]] == ["weather"]),
+    "functions": ({"functions": [OLD]}, lambda body, _answer: [each["name"] for each in body["tools"]] == ["weather"]),
     "function_call": (
         {"functions": [OLD], "function_call": {"name": "weather"}},
         part(tool_choice={"type": "tool", "name": "weather", "disable_parallel_tool_use": True}),
     ),
     "response_format": (
         {"response_format": FORMAT},
-        lambda body: body["output_config"]["format"]["schema"] == {**SCHEMA, "additionalProperties": False},
+        lambda body, _answer: body["output_config"]["format"]["schema"] == {**SCHEMA, "additionalProperties": False},
     ),
     "reasoning_effort": (
         {"reasoning_effort": "low"},
-        lambda body: body["output_config"]["effort"] == "low" and body["thinking"]["type"] == "enabled",
+        lambda body, _answer: body["output_config"]["effort"] == "low" and body["thinking"]["type"] == "enabled",
     ),
     "service_tier": ({"service_tier": "default"}, part(service_tier="standard_only")),
 }
@@ -116,7 +129,7 @@ def test_what_claude_has_is_in_the_body_and_gone_in_the_next(server: Server, nam
     answer = post(server, **parameters)
     assert answer.status_code == 200, answer.text
     assert "x-claude-ignored-params" not in answer.headers
-    assert is_there(seen(server)), seen(server)
+    assert is_there(seen(server), answer), seen(server)
     assert post(server).status_code == 200
     assert {key: value for key, value in seen(server).items() if key not in MOMENTARY} == plain
 
@@ -150,7 +163,9 @@ def test_a_strict_server_refuses_what_it_would_ignore(strict: Server) -> None:
     for name in NAMES_OF["ignored"]:
         answer = post(strict, **{name: SOMETHING.get(name, 1)})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+    detail: Json = {"type": "image_url", "image_url": {"url": "https://images.invalid/a.png", "detail": "low"}}
     adjusted: list[tuple[str, Json]] = [
+        ("messages.[0].content.[0].image_url.detail", {"messages": [{"role": "user", "content": [detail]}]}),
         ("temperature", {"temperature": 1.5}),
         ("stop", {"stop": [" "]}),
         ("max_tokens", {"max_tokens": 5, "max_completion_tokens": 6}),
@@ -158,9 +173,12 @@ def test_a_strict_server_refuses_what_it_would_ignore(strict: Server) -> None:
         ("reasoning_effort", {"reasoning_effort": "none", "model": "sonnet"}),
         ("reasoning_effort", {"reasoning_effort": "high", "max_tokens": 9}),
     ]
-    for name, parameters in adjusted:
+    for place, parameters in adjusted:
         error = post(strict, **parameters).json()["error"]
-        assert (error["param"], error["code"]) == (name, "unsupported_value")
+        assert (error["param"], error["code"]) == (place, "unsupported_value")
+        told = httpx.post(f"{strict.url}/v1/compatibility", json=parameters, timeout=30).json()
+        known = parameters.get("reasoning_effort") != "none"  # Which model thinks always a body alone doesn't tell.
+        assert [row["parameter"] for row in told["refused"]] == ([place.partition(".")[0]] if known else [])
     error = post(strict, enable_thinking=True).json()["error"]
     assert (error["param"], error["code"]) == ("enable_thinking", "unknown_parameter")
     assert not strict.upstream.messages_requests()

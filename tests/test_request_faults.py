@@ -10,12 +10,13 @@ from client_functions import to_tools
 from errors import InvalidRequestError, UpstreamRefusalError
 from message_adapter import to_turn_request
 from models import EXAMPLE_REQUEST
-from parameter_validator import PARAMETERS, check_parameters
+from parameter_validator import PARAMETERS, Rules, check_parameters
 from request_body import parse_chat_completion
 from request_faults import examine, explained
 from test_request_body import ANYTHING, NEARLY
 from turns import Binding
 
+USUAL = Rules(is_strict=False, most_choices=8)
 PARTS = st.sampled_from([{"type": "text", "text": "x"}, {"type": "image_url"}, {"type": "text"}])
 ARGUMENTS = st.sampled_from("{[") | st.just("{}")
 CALLS = st.sampled_from([{"id": name, "function": {"name": "f", "arguments": text}} for name in "ab" for text in "{["])
@@ -38,7 +39,7 @@ PARAMETER_VALUES = st.dictionaries(st.sampled_from([*PARAMETERS]) | st.text(max_
 def first_fault(body: dict[str, Any]) -> str | None:
     """What a chat completion fails of before Claude is asked."""
     try:
-        check_parameters(body)
+        check_parameters(body, USUAL)
         request = parse_chat_completion(body)
         binding = Binding(request.model, None, tools=to_tools(request))
         to_turn_request(binding, request.messages)
@@ -50,7 +51,7 @@ def first_fault(body: dict[str, Any]) -> str | None:
 @given(st.builds(lambda *parts: {k: v for part in parts for k, v in part.items()}, NEARLY, PARAMETER_VALUES))
 def test_any_body_can_be_examined(body: dict[str, Any]) -> None:
     """Whatever comes: the first fault is what the request fails of, and what is refused is in the body."""
-    examination = examine(body)
+    examination = examine(body, USUAL)
     messages = [fault.message for fault in examination.faults]
     assert messages[:1] == [*filter(None, [first_fault(body)])]
     assert {*examination.refused} <= {*body}
@@ -62,7 +63,7 @@ def test_any_body_can_be_examined(body: dict[str, Any]) -> None:
 @given(CONVERSATIONS)
 def test_any_conversation_can_be_examined(body: dict[str, Any]) -> None:
     """There is a fault where the request fails, the one that it fails of is among them, and each is told once."""
-    told = [(fault.param, fault.message) for fault in examine(body).faults]
+    told = [(fault.param, fault.message) for fault in examine(body, USUAL).faults]
     fault = first_fault(body)
     assert (fault in {message for _, message in told}) == bool(told) == bool(fault)
     assert len(set(told)) == len(told)
@@ -70,7 +71,9 @@ def test_any_conversation_can_be_examined(body: dict[str, Any]) -> None:
 
 def test_what_is_sound_stays_beside_what_is_not() -> None:
     """An example's values stand for those that are faulty, and only for those."""
-    sound = examine({"model": 5, "messages": EXAMPLE_REQUEST["messages"][1:], "top_p": 2, "temperature": 2}).sound
+    sound = examine(
+        {"model": 5, "messages": EXAMPLE_REQUEST["messages"][1:], "top_p": 2, "temperature": 2}, USUAL
+    ).sound
     assert sound.model_dump(exclude_none=True) == {
         **EXAMPLE_REQUEST,
         "messages": EXAMPLE_REQUEST["messages"][1:],
@@ -83,7 +86,7 @@ def test_what_is_sound_stays_beside_what_is_not() -> None:
 )
 def test_only_a_400_in_debug_mode_is_explained(error: InvalidRequestError, enabled: bool) -> None:
     """Another status's error, or one without DEBUG_MODE, leaves as it came."""
-    with pytest.raises(InvalidRequestError) as caught, explained(b"{}", enabled=enabled):
+    with pytest.raises(InvalidRequestError) as caught, explained(b"{}", USUAL, enabled=enabled):
         raise error
     assert caught.value is error
     assert "details" not in error.body()["error"]
@@ -99,5 +102,5 @@ def test_functions_in_their_old_form_are_no_fault() -> None:
             {"role": "function", "name": "f", "content": None},
         ],
     }
-    assert examine(body).faults == ()
+    assert examine(body, USUAL).faults == ()
     assert first_fault(body) is None
