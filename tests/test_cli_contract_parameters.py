@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from claude_cli import API_KEY, OAUTH_TOKEN, ClaudeCli, Frame, Lab, assistant, contents, text, user
+from content_blocks import NATIVE_ADDRESS, NATIVE_IMAGE, NATIVE_PDF, native_text, png
 from demo_upstream import Reply, ToolCall
-from test_content import NATIVE_ADDRESS, NATIVE_IMAGE, NATIVE_PDF, native_text, png
 
 SCHEMA: Frame = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 OUTPUT = "StructuredOutput"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from conftest import REPOSITORY, ServerFactory, clean_environment
+from content_blocks import png
 from demo_upstream import Reply, ToolCall
-from test_content import png
 
 KEY = "a-key-of-the-tests"
 
