@@ -81,7 +81,7 @@ class ChatService:
     async def begin(self, body: ChatCompletionRequest, caller: Caller, options: RequestOptions) -> Completion:
         """Wait until the model begins to answer. Raises an ApiError where it doesn't."""
         may_begin, clock = partial(self.quotas.check_budget, caller), _Clock(self.timeout)
-        turns = [_Turn(clock, may_begin, is_streamed=bool(body.stream)) for _ in range(body.choices)]
+        turns = [_Turn(clock, may_begin, is_streamed=bool(body.stream), number=each) for each in range(body.choices)]
         with clock.limit():
             circumstances = await self._circumstances(body, options)
         adjusted = find_adjustments(body, circumstances)
@@ -145,12 +145,13 @@ class ChatService:
             return
         async with aclosing(self._played(again, owner, turn, fresh=again is request)) as events:
             async for event in events:
+                if again is not request:
+                    self.catalog.note_without_output_format(request.binding.model)
                 yield event
 
     def _again(self, request: TurnRequest, error: ApiError, origin: Origin) -> TurnRequest | None:
         """Return what to try after an error: the same with a fresh process, or another form of it; None: nothing."""
         if request.binding.output_format and isinstance(error, OutputFormatError):
-            self.catalog.note_without_output_format(request.binding.model)
             return replace(request, binding=request.binding.held_by_claude_code())
         return request if _is_worth_another_try(error, origin) else None
 
@@ -158,7 +159,7 @@ class ChatService:
         self, request: TurnRequest, owner: str, turn: "_Turn", *, fresh: bool
     ) -> AsyncGenerator[TurnEvent, None]:
         """Yield a turn's events as they come, or all at once at its end where the client gets a whole answer."""
-        lease = self.pool.lease(request, owner, self.profile, fresh=fresh)
+        lease = self.pool.lease(request, owner, self.profile, fresh=fresh, patience=turn.patience)
         held_back: list[TurnEvent] = []
         async with aclosing(turn.events(lease, request.prompt)) as events:
             async for event in events:
@@ -176,12 +177,12 @@ class ChatService:
             message = f"This server has no complete login at Claude (missing: {', '.join(self.login.missing)}). "
             raise ClaudeLoginError(message + self.login.fix)
         model = await self.catalog.resolve(body.model)
-        shall_stop = body.reasoning_effort == "none" or options.thinking_tokens == 0
+        says_how_to_think = body.reasoning_effort is not None or options.thinking_tokens is not None
         return Circumstances(
             model=model,
-            can_stop_thinking=not shall_stop or await self.catalog.can_stop_thinking(model),
+            thinks=await self.catalog.thinks(model) if says_how_to_think else "if told",
             holds_output=self.catalog.holds_output(model),
-            has_service_tiers=self.login.method == "anthropic",
+            has_service_tiers=self.rules.has_service_tiers,
             thinking_tokens=options.thinking_tokens,
             usual_thinking_tokens=self.usual_thinking_tokens,
         )
@@ -214,10 +215,17 @@ class _Turn:
     may_begin: Callable[[], Awaitable[None]]
     """Raises where the turn may not begin any more, after the wait for its session and its process."""
     is_streamed: bool
+    number: int
+    """Among the turns of its request."""
     origin: Origin = "spawned"
     overhead_seconds: float = 0
     has_left: bool = False
     """Whether the client may have got any of it."""
+
+    @property
+    def patience(self) -> float | None:
+        """How long it may wait for a process: behind others of its request as long as that may take."""
+        return self.clock.left if self.number else None
 
     async def events(
         self, lease: AbstractAsyncContextManager[Lease], prompt: Message

@@ -177,8 +177,12 @@ class ClaudeProcess:
         """Whether a request, of which `wanted` is the history, brings just what the turn waits for."""
         assert self.binding is not None  # noqa: S101 - for the type checker: it has a turn
         has_all = self.shared_with(request.binding, wanted) == len(self.conversation) == len(wanted)
+        # How much the model thinks is settled for a whole turn.
+        is_bound_alike = request.binding.thinking == self.binding.thinking
         has_functions = server_name(request.binding.tools) == server_name(self.binding.tools)
-        return has_all and has_functions and self._awaited == (results_in(request.prompt) or {}).keys()
+        return (
+            has_all and is_bound_alike and has_functions and self._awaited == (results_in(request.prompt) or {}).keys()
+        )
 
     async def inspect(self) -> Inspection:
         """Ask an unbound process for its login and its models; nothing is sent to Claude."""

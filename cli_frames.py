@@ -53,7 +53,9 @@ def rebinding(old: Binding | None, new: Binding, environment: Mapping[str, str] 
         settings["effortLevel"] = new.thinking.effort
     if _budget(new.thinking) != _budget(before.thinking):
         yield "set_max_thinking_tokens", _budget(new.thinking)
-    variables = {**(environment or {}), **_extra_body(before, new)}
+    variables_before = _variables(before)
+    changed = {name: value for name, value in _variables(new).items() if value != variables_before[name]}
+    variables = {**(environment or {}), **changed}
     if variables:
         settings["env"] = variables
     if settings:
@@ -87,12 +89,15 @@ def server_name(tools: Sequence[Tool]) -> str | None:
     return f"client_{blake2b(names.encode(), digest_size=8).hexdigest()}"
 
 
-def _extra_body(old: Binding, new: Binding) -> Mapping[str, str]:
-    """Return the variable whose JSON Claude Code merges into each request; it stays until another takes its place."""
-    before, body = _body(old), _body(new)
-    if body == before:
-        return {}
-    return {"CLAUDE_CODE_EXTRA_BODY": json.dumps(body) if body else ""}
+def _variables(binding: Binding) -> Mapping[str, str]:
+    """Return the variables that say what goes into each request; they stay until others take their place."""
+    body, limit = _body(binding), binding.sampling.max_tokens
+    return {
+        # This is merged into it.
+        "CLAUDE_CODE_EXTRA_BODY": json.dumps(body) if body else "",
+        # And this many tokens it leaves for thinking.
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(limit) if limit and binding.thinking.budget_tokens else "",
+    }
 
 
 def _body(binding: Binding) -> Frame:
@@ -110,7 +115,9 @@ def _body(binding: Binding) -> Frame:
 def _definitions(binding: Binding) -> Iterator[Frame]:
     """Yield the tools for the body: by itself Claude Code sorts them, and knows nothing of `strict`."""
     yield from (json.loads(tool.definition) for tool in binding.tools)
-    if binding.tools and binding.own_schema:
+    # While the model has to call a function of the client's, it can't answer yet.
+    is_forced = binding.tool_choice is not None and binding.tool_choice.type in ("any", "tool")
+    if binding.tools and binding.own_schema and not is_forced:
         # Those in the body take the place of all others, Claude Code's own included.
         schema = json.loads(binding.own_schema)
         yield {

@@ -16,7 +16,7 @@ from answer_models import FinishReason, finish_reason
 from errors import InvalidRequestError
 from json_schema import find_fault
 from models import ChatCompletionRequest, FunctionDefinition, FunctionName, NamedToolChoice
-from turns import Tool, ToolChoice
+from turns import Tool, ToolChoice, TurnEnded
 
 _NATIVE_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_NATIVE = re.compile(r"[^a-zA-Z0-9_-]")
@@ -39,9 +39,15 @@ class CallStyle:
         """Return the client's name of what Claude calls."""
         return self.own_names.get(name, name)
 
-    def finish_reason(self, stop_reason: str) -> FinishReason:
-        """Translate Claude's `stop_reason`. A call that was forced is no reason of the model's to stop, at OpenAI's."""
-        reason = finish_reason(stop_reason)
+    def finish_reason(self, ended: TurnEnded) -> FinishReason:
+        """Translate Claude's `stop_reason`.
+
+        At OpenAI a call that was forced is no reason of the model's to stop, and a refusal is an answer: only where it
+        cut one off, content was filtered.
+        """
+        reason = finish_reason(ended.stop_reason)
+        if reason == "content_filter" and not ended.answer.content:
+            return "stop"
         if reason != "tool_calls":
             return reason
         return "stop" if self.is_forced else "function_call" if self.is_legacy else reason

@@ -82,7 +82,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             login,
             profile,
             settings.timeout_seconds,
-            Rules(settings.strict_parameters, settings.max_n),
+            Rules(settings.strict_parameters, settings.max_n, has_service_tiers=login.method == "anthropic"),
             usual_thinking_tokens=settings.max_thinking_tokens,
         )
         yield Services(

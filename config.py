@@ -92,7 +92,7 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
-_FRAMING_HEADERS = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding"})
+_OWN_HEADERS = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"})
 
 
 def _header_lines(value: object) -> object:
@@ -110,8 +110,10 @@ def _sendable(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise ValueError(f"{name[:64]!r} is not a header that can be sent")
-        if name.lower() in _FRAMING_HEADERS:
+        if name.lower() in _OWN_HEADERS:
             raise ValueError(f"{name!r} is a header that Claude Code has to set itself")
+    if len({name.lower() for name in headers}) < len(headers):
+        raise ValueError("a header stands there twice")
     return headers
 
 

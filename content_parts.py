@@ -14,7 +14,10 @@ from models import Content, ContentPart, FilePart, ImagePart, RefusalPart, TextP
 from turns import DocumentBlock, ImageBlock, Source, TextBlock, UserBlock
 
 _DATA_URI = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
-_IMAGE_TYPES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
+_IMAGE_TYPES = frozenset({"image/gif", "image/jpeg", "image/jpg", "image/png", "image/webp"})
+# What isn't an image Claude Code replaces by words of its own.
+_IMAGE_MARKS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
+_WEBP_MARK = re.compile(rb"RIFF....WEBP", re.DOTALL)
 _PDF = "application/pdf"
 _PDF_MARK = b"%PDF-"
 _LONGEST_QUOTE = 64
@@ -86,12 +89,12 @@ def _image(part: ImagePart, place: str) -> UserBlock:
     if not url[:5].lower() == "data:":
         raise _invalid(param, "Send an https URL, or a data URI like data:image/png;base64,….")
     media_type, data = _parsed(url, param)
-    media_type = "image/jpeg" if media_type == "image/jpg" else media_type
-    if media_type not in _IMAGE_TYPES:
+    decoded = _decoded(data, param)
+    is_image = any(decoded.startswith(mark) for mark in _IMAGE_MARKS) or _WEBP_MARK.match(decoded)
+    if media_type not in _IMAGE_TYPES or not is_image:
         known = ", ".join(sorted(_IMAGE_TYPES))
-        raise _invalid(param, f"Claude takes images of these types: {known}; not '{media_type[:_LONGEST_QUOTE]}'.")
-    _decoded(data, param)
-    return ImageBlock(Source("base64", media_type, data))
+        raise _invalid(param, f"It has to be an image of one of these types: {known}.")
+    return ImageBlock(Source("base64", media_type.replace("/jpg", "/jpeg"), data))
 
 
 def _file(part: FilePart, place: str) -> UserBlock:
@@ -107,7 +110,7 @@ def _file(part: FilePart, place: str) -> UserBlock:
 
 def _document(written: str, param: str) -> Source:
     is_uri = written[:5].lower() == "data:"
-    media_type, data = _parsed(written, param) if is_uri else ("", written)
+    media_type, data = _parsed(written, param) if is_uri else ("", _on_one_line(written))
     decoded = _decoded(data, param)
     if media_type == _PDF and not decoded.startswith(_PDF_MARK):
         raise _invalid(param, "This is not a PDF.")
@@ -133,7 +136,12 @@ def _parsed(uri: str, param: str) -> tuple[str, str]:
     found = _DATA_URI.match(uri)
     if not found or not found[2].lower().endswith(";base64"):
         raise _invalid(param, "The data URI has to be in Base64, like data:image/png;base64,….")
-    return found[1].strip().lower(), uri[found.end() :]
+    return found[1].strip().lower(), _on_one_line(uri[found.end() :])
+
+
+def _on_one_line(data: str) -> str:
+    """Take the line breaks out, which some programs write into Base64."""
+    return "".join(data.split()) if "\n" in data else data
 
 
 def _decoded(data: str, param: str) -> bytes:

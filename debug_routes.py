@@ -91,7 +91,7 @@ async def _validated(
     examination = examine(parameters, services.rules)
     faults = [*examination.faults, *await _faults_of_model(examination, services, caller)]
     normalized = None if faults else examination.sound.model_dump(exclude_none=True)
-    return _validation(faults, normalized), _fates(parameters, examination)
+    return _validation(faults, normalized), _fates(parameters, examination, services.rules)
 
 
 async def _faults_of_model(examination: Examination, services: Services, caller: Caller) -> list[ApiError]:
@@ -118,11 +118,11 @@ def _validation(faults: Sequence[ApiError], normalized: dict[str, Any] | None = 
 _NO_FATES = ParameterFates(honoured=[], adjusted=[], ignored=[], refused=[])
 
 
-def _fates(body: Mapping[str, Any], examination: Examination) -> ParameterFates:
+def _fates(body: Mapping[str, Any], examination: Examination, rules: Rules) -> ParameterFates:
     refused = examination.refused
     parameters = (each.parameter for each in find_adjustments(examination.sound))
     adjusted = [*dict.fromkeys(name for name in parameters if name and name not in refused)]
-    taken = {name: row.fate for name, row in find_fates(body).items() if name not in refused}
+    taken = {name: row.fate for name, row in find_fates(body, rules).items() if name not in refused}
     return ParameterFates(
         honoured=[name for name, fate in taken.items() if fate != "ignored" and name not in adjusted],
         adjusted=adjusted,
@@ -136,9 +136,9 @@ def _compatibility(body: Mapping[str, Any], rules: Rules) -> CompatibilityReport
     refused = examine(body, rules).refused
     for name, message in refused.items():
         report["refused"].append(ParameterFate(parameter=name, becomes=None, reason=message))
-    for name, row in find_fates(body).items():
+    for name, row in find_fates(body, rules).items():
         if name not in refused:
-            kind = row.fate if name in PARAMETERS else "unknown"
+            kind = row.fate if name.partition(".")[0] in PARAMETERS else "unknown"
             report[kind].append(ParameterFate(parameter=name, becomes=row.becomes, reason=row.reason))
     return CompatibilityReport(**report)
 

@@ -141,7 +141,7 @@ def to_chat_completion(
         created=created,
         model=started.model,
         choices=[
-            Choice(index=index, message=_answer(events, style), finish_reason=style.finish_reason(ended.stop_reason))
+            Choice(index=index, message=_answer(events, style), finish_reason=style.finish_reason(ended))
             for index, (events, ended) in enumerate(zip(turns, ends, strict=True))
         ],
         usage=CompletionUsage.of(ends, in_full=in_full),

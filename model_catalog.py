@@ -8,11 +8,12 @@ import anyio
 
 from callers import KeyLimits
 from errors import ModelNotFoundError
-from turns import ClaudeModel, Inspection
+from turns import ClaudeModel, Inspection, ThinksWhen
 
-_LONG_CONTEXT = "[1m]"
-# Ids as Anthropic writes them, with the suffixes of Vertex (@20250929) and of the long context window.
-_CLAUDE_ID = re.compile(rf"claude-[a-z0-9][a-z0-9.@:_-]*({re.escape(_LONG_CONTEXT)})?", re.IGNORECASE)
+# Ids as Anthropic writes them, with the suffixes of Vertex (@20250929) and of the long context window ([1m]).
+_CLAUDE_ID = re.compile(r"claude-[a-z0-9][a-z0-9.@:_-]*(\[1m\])?", re.IGNORECASE)
+# Claude Code lets these answer at once, whatever it is told.
+_NEVER_THINKS = re.compile(r"claude-3-")
 
 
 class ModelCatalog:
@@ -64,10 +65,13 @@ class ModelCatalog:
             return target
         raise ModelNotFoundError(name)
 
-    async def can_stop_thinking(self, model: str) -> bool:
-        """Whether a model, by the name that Claude Code knows, can answer without thinking, as far as is known."""
-        name, listed = model.removesuffix(_LONG_CONTEXT), (await self.inspection()).models
-        return next((each.can_stop_thinking for each in listed if _stands_for(each, name)), True)
+    async def thinks(self, model: str) -> ThinksWhen:
+        """Whether a model, by the name that Claude Code knows, thinks when it's told to, as far as is known."""
+        name, listed = model.lower(), (await self.inspection()).models
+        if _NEVER_THINKS.match(name):
+            return "never"
+        own = next((each for each in listed if name == each.alias or name.startswith(each.id.lower())), None)
+        return "always" if own and not own.can_stop_thinking else "if told"
 
     def holds_output(self, model: str) -> bool:
         """Whether Claude's API holds answers of a model to a schema, as far as it's known."""

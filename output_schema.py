@@ -34,6 +34,8 @@ def find_limitation(schema: _Schema) -> str | None:
             return f"it is longer than {_LONGEST} characters."
     except ValueError:  # 1e999 is read as infinity, which nobody can write.
         return "it holds a number that is too large."
+    if not find_fault(schema) and not _is_object(schema):
+        return "the schema has to be one of 'type: \"object\"', as at OpenAI."
     return find_fault(schema) or next(chain(_faults(schema, schema, "the schema"), _circles(schema)), None)
 
 
@@ -42,7 +44,7 @@ def enforceable(schema: _Schema) -> dict[str, Any]:
 
     What is valid for the one is valid for the other, as the client doesn't ask for properties that it doesn't name.
     """
-    written = dict(schema)
+    written = {keyword: value for keyword, value in schema.items() if keyword != "$schema"}
     for keyword in _SCHEMAS_BY_NAME & schema.keys():
         written[keyword] = {name: enforceable(each) for name, each in schema[keyword].items()}
     for keyword in _BRANCHES & schema.keys():

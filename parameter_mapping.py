@@ -22,7 +22,7 @@ from models import (
 )
 from output_schema import enforceable, find_limitation
 from request_options import THINKING_HEADER
-from turns import OUTPUT_TOOL, Binding, Effort, OutputFormat, Sampling, Thinking
+from turns import OUTPUT_TOOL, Binding, Effort, OutputFormat, Sampling, Thinking, ThinksWhen
 
 # Claude's temperatures end here, OpenAI's at 2, and it is the one that either takes by itself.
 _HIGHEST_TEMPERATURE = 1
@@ -39,6 +39,9 @@ _EFFORTS: Mapping[ReasoningEffort, tuple[int, Effort | None]] = {
 }
 """A budget for models that have to be given one, and the level for those that have levels."""
 
+# Claude Code's own, where the client sets none, for models that want a budget.
+_USUAL_TOKEN_LIMIT = 32_000
+
 _SERVICE_TIERS: Mapping[str, Literal["auto", "standard_only"]] = {"auto": "auto", "default": "standard_only"}
 
 _ANY_OBJECT = OutputFormat(json.dumps({"type": "object"}))
@@ -50,7 +53,7 @@ class Circumstances:
 
     model: str = ""
     """As Claude Code is to be asked for it."""
-    can_stop_thinking: bool = True
+    thinks: ThinksWhen = "if told"
     holds_output: bool = True
     """Whether Claude's API holds this model to a schema."""
     has_service_tiers: bool = True
@@ -111,7 +114,7 @@ def find_adjustments(body: ChatCompletionRequest, circumstances: Circumstances =
     changed = {
         "max_tokens": body.max_tokens not in (None, sampling.max_tokens),
         "reasoning_effort": _is_effort_changed(body.reasoning_effort, thinking, circumstances),
-        "service_tier": body.service_tier is not None and sampling.service_tier is None,
+        "service_tier": body.service_tier not in (None, *_SERVICE_TIERS),
         "stop": len(sampling.stop_sequences) < len(body.stop or ()),
         "temperature": (body.temperature or 0) > _HIGHEST_TEMPERATURE,
     }
@@ -123,12 +126,12 @@ def find_adjustments(body: ChatCompletionRequest, circumstances: Circumstances =
 
 
 _NO_DETAILS = "Claude sees every image alike."
-_NO_ROOM = "the limit of tokens leaves less room to think."
+_NO_ROOM = "the limit of tokens leaves less room to think, or this model never thinks."
 _ALWAYS_THINKS = "this model always thinks."
 _REASONS = {
     "max_tokens": "max_completion_tokens says otherwise.",
-    "reasoning_effort": "this model always thinks, or there is no room to think, or the header says otherwise.",
-    "service_tier": "there is no such tier under this server's login.",
+    "reasoning_effort": "this model always thinks, or never, or there is no room for it, or the header says otherwise.",
+    "service_tier": "Claude has no such tier.",
     "stop": "Claude takes no blank stop sequence.",
     "temperature": "Claude's temperatures end at 1.",
 }
@@ -136,13 +139,16 @@ _REASONS = {
 
 def _is_effort_changed(effort: ReasoningEffort | None, thinking: Thinking, circumstances: Circumstances) -> bool:
     if effort == "none":
-        return thinking.budget_tokens > 0 or not circumstances.can_stop_thinking
-    return effort is not None and not thinking.budget_tokens
+        return thinking.budget_tokens > 0 or circumstances.thinks == "always"
+    return effort is not None and (not thinking.budget_tokens or circumstances.thinks == "never")
 
 
 def _is_budget_changed(thinking: Thinking, circumstances: Circumstances) -> bool:
     wanted = circumstances.thinking_tokens
-    return wanted not in (None, thinking.budget_tokens) or (wanted == 0 and not circumstances.can_stop_thinking)
+    if circumstances.thinks == "if told":
+        return wanted not in (None, thinking.budget_tokens)
+    # A model that judges by itself takes any budget for a yes.
+    return wanted == 0 if circumstances.thinks == "always" else bool(wanted)
 
 
 def _places_of_details(body: ChatCompletionRequest) -> Iterator[str]:
@@ -156,7 +162,8 @@ def find_faults_of_output(body: ChatCompletionRequest) -> Iterator[InvalidReques
     """Yield why an answer can't have the form that is asked for."""
     if isinstance(body.response_format, JsonSchemaFormat):
         yield from _faults_of_schema(body.response_format.json_schema)
-    if isinstance(body.response_format, JsonObjectFormat):
+    # A session may have said it before.
+    if isinstance(body.response_format, JsonObjectFormat) and body.session_id is None:
         yield from _fault_of_missing_word(body)
     if isinstance(body.response_format, JsonSchemaFormat | JsonObjectFormat):
         yield from _faults_of_names(body)
@@ -204,20 +211,30 @@ def _sampling(body: ChatCompletionRequest, circumstances: Circumstances) -> Samp
 
 def _thinking(body: ChatCompletionRequest, circumstances: Circumstances) -> Thinking:
     """The request's own budget goes before the effort's, and that before the server's."""
-    usual = circumstances.usual_thinking_tokens
-    tokens, effort = _EFFORTS[body.reasoning_effort] if body.reasoning_effort else (usual, None)
+    tokens, effort = _usual_tokens(body, circumstances), None
+    if body.reasoning_effort:
+        tokens, effort = _EFFORTS[body.reasoning_effort]
     if circumstances.thinking_tokens is not None:
         tokens = circumstances.thinking_tokens
-    if body.reasoning_effort == "none" and not circumstances.can_stop_thinking:
-        effort = "low"
-    most = body.token_limit
+    if circumstances.thinks == "always":
+        # No budget, and no way to do without.
+        return Thinking(tokens, "low" if body.reasoning_effort == "none" else effort, is_shown=tokens > 0)
     # The budget has to be less than what may be written at all.
-    budget = min(tokens, most - 1) if most else tokens
+    budget = min(tokens, (body.token_limit or _USUAL_TOKEN_LIMIT) - 1)
     return Thinking(budget if budget >= LEAST_THINKING_TOKENS else 0, effort, is_shown=tokens > 0)
+
+
+def _usual_tokens(body: ChatCompletionRequest, circumstances: Circumstances) -> int:
+    """What a request gets that doesn't say how to think: nothing, where it says what goes with no thinking."""
+    choice = to_tool_choice(body)
+    is_forced = choice is not None and choice.type in ("any", "tool")
+    says_otherwise = is_forced or (body.temperature, body.top_p) != (None, None)
+    return 0 if says_otherwise else circumstances.usual_thinking_tokens
 
 
 def _output_format(body: ChatCompletionRequest) -> OutputFormat | None:
     if isinstance(body.response_format, JsonSchemaFormat):
-        schema = enforceable(body.response_format.json_schema.definition)
+        asked = body.response_format.json_schema
+        schema = {**({"description": asked.description} if asked.description else {}), **enforceable(asked.definition)}
         return OutputFormat(json.dumps(schema, ensure_ascii=False))
     return _ANY_OBJECT if isinstance(body.response_format, JsonObjectFormat) else None

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from errors import InvalidRequestError
@@ -38,6 +39,8 @@ class Rules:
     is_strict: bool
     """Whether what would be ignored, or sent otherwise than it came, is refused."""
     most_choices: int
+    has_service_tiers: bool
+    """Whether the server's login has them."""
 
 
 def _supported(values: str) -> Parameter:
@@ -126,24 +129,37 @@ def check_parameters(body: Mapping[str, Any], rules: Rules) -> tuple[str, ...]:
     """Return the names of the parameters that are ignored, in order. Raises InvalidRequestError for a refused one."""
     for refusal in find_refusals(body, rules):
         raise refusal
-    return tuple(sorted(name for name, row in find_fates(body).items() if row.fate == "ignored"))
+    return tuple(sorted(name for name, row in find_fates(body, rules).items() if row.fate == "ignored"))
 
 
-def find_fates(body: Mapping[str, Any]) -> dict[str, Parameter]:
-    """Return what becomes of each parameter of a body; one that isn't in the table is ignored. Nulls are left out."""
-    return {name: _fate(name, value) for name, value in body.items() if value is not None}
+def find_fates(body: Mapping[str, Any], rules: Rules) -> dict[str, Parameter]:
+    """Return what becomes of each parameter of a body; one that isn't in the table is ignored.
+
+    Nulls are left out, and so are unknown ones beyond as many as there may be.
+    """
+    unknown = {*islice((name for name in body if name not in PARAMETERS), _MOST_UNKNOWN)}
+    named = {
+        name: value for name, value in body.items() if value is not None and (name in PARAMETERS or name in unknown)
+    }
+    fates = {name: _fate(name, value, rules) for name, value in named.items()}
+    return fates | {f"stream_options.{name}": _UNKNOWN for name in _unknown_options(body.get("stream_options"))}
+
+
+def _unknown_options(options: object) -> Iterator[str]:
+    for name, value in islice(options.items(), _MOST_UNKNOWN) if isinstance(options, dict) else ():
+        if name != "include_usage" and value and _NAME.fullmatch(f"stream_options.{name}"):
+            yield name
 
 
 def find_refusals(body: Mapping[str, Any], rules: Rules) -> tuple[InvalidRequestError, ...]:
     """Return everything for which a body is refused, whatever the form of its values."""
     unknown = [name for name in body if name not in PARAMETERS]
-    found = [_strange_name(name) for name in unknown if not _NAME.fullmatch(name)]
     if len(unknown) > _MOST_UNKNOWN:
-        found.append(
-            InvalidRequestError("The request has too many parameters that are unknown.", code="unknown_parameter")
-        )
+        message = "The request has too many parameters that are unknown."
+        return (InvalidRequestError(message, code="unknown_parameter"),)
+    found = [_strange_name(name) for name in unknown if not _NAME.fullmatch(name)]
     refused = {"refused", "ignored"} if rules.is_strict else {"refused"}
-    nameable = {name: row for name, row in find_fates(body).items() if _NAME.fullmatch(name)}
+    nameable = {name: row for name, row in find_fates(body, rules).items() if _NAME.fullmatch(name)}
     found += [_refusal(name, row) for name, row in nameable.items() if row.fate in refused]
     if body.get("stream_options") is not None and not body.get("stream"):
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
@@ -167,8 +183,10 @@ def shown_name(name: str) -> str:
     return name[:_LONGEST_NAME]
 
 
-def _fate(name: str, value: object) -> Parameter:
+def _fate(name: str, value: object, rules: Rules) -> Parameter:
     row = PARAMETERS.get(name, _UNKNOWN)
+    if name == "service_tier" and not rules.has_service_tiers:
+        return _ignored("The tier is that of the server's login.")
     # Of the same type: Python takes True for 1, JSON doesn't.
     if any(type(value) is type(harmless) and value == harmless for harmless in row.harmless):
         return _ASKS_FOR_NOTHING

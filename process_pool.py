@@ -163,15 +163,22 @@ class ProcessPool:
 
     @asynccontextmanager
     async def lease(
-        self, request: TurnRequest, owner: str, profile: LaunchProfile, *, fresh: bool = False
+        self,
+        request: TurnRequest,
+        owner: str,
+        profile: LaunchProfile,
+        *,
+        fresh: bool = False,
+        patience: float | None = None,
     ) -> AsyncGenerator[Lease, None]:
         """Lend a process that is bound as the request wants it and holds the conversation before its prompt.
 
-        `fresh`: a new one, whatever waits. Raises ClaudeCodeError where none can be had. No cancel scope stays open
-        inside, so a stream that is begun in one task may end in another.
+        `fresh`: a new one, whatever waits. `patience`: seconds to wait for it, if not the usual ones. Raises
+        ClaudeCodeError where none can be had. No cancel scope stays open inside, so a stream that is begun in one task
+        may end in another.
         """
         # Who needs a fresh process has waited already, and gave a useless one back.
-        await self._queue.take(owner, at_once=fresh)
+        await self._queue.take(owner, at_once=fresh, patience=patience)
         with ExitStack() as undo:
             undo.callback(self._queue.give_back, owner)
             lease = await self._obtain(request, owner, profile, fresh=fresh)

@@ -1,6 +1,7 @@
 """From the bytes of a request to its typed body, or to a 400 that names the field at fault."""
 
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Iterator, Mapping
+from itertools import accumulate
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -13,6 +14,9 @@ from models import ChatCompletionRequest
 _FIELD_OF_MESSAGE = 4
 _BRANCHES: Mapping[tuple[int | str, ...], frozenset[int]] = {(): frozenset({2}), ("content",): frozenset({2, 4, 6})}
 _LONGEST_QUOTE = 64
+_MOST_ITEMS: Mapping[str, int] = {"messages": 10_000, "tools": 128, "functions": 128, "stop": 4}
+_MOST_PARTS = 10_000
+"""Parts of content and calls, of all messages together."""
 
 # OpenAI's codes for pydantic's types of error.
 _LENGTHS: Mapping[str, tuple[str, str]] = {
@@ -64,6 +68,8 @@ def as_object(body: Any) -> dict[str, Any]:
 
 def parse_chat_completion(body: Mapping[str, Any]) -> ChatCompletionRequest:
     """Check a body against the wire shape. Raises InvalidRequestError for its first fault."""
+    for fault in _faults_of_length(body):
+        raise fault
     try:
         return ChatCompletionRequest.model_validate(body)
     except ValidationError as error:
@@ -71,12 +77,36 @@ def parse_chat_completion(body: Mapping[str, Any]) -> ChatCompletionRequest:
 
 
 def find_faults_of_shape(body: Mapping[str, Any]) -> tuple[InvalidRequestError, ...]:
-    """Return where a body isn't of the wire shape, the first fault first."""
+    """Return where a body isn't of the wire shape, the first fault first; one that is too long isn't looked into."""
+    if too_long := tuple(_faults_of_length(body)):
+        return too_long
     try:
         ChatCompletionRequest.model_validate(body)
     except ValidationError as error:
         return tuple(map(_explain, _faults(error)))
     return ()
+
+
+def _faults_of_length(body: Mapping[str, Any]) -> Iterator[InvalidRequestError]:
+    """Yield the first list that has too many items: to find what is wrong with each would hold up other requests."""
+    too_long = [name for name, most in _MOST_ITEMS.items() if _length(body.get(name)) > most]
+    if not too_long:
+        messages: Any = body.get("messages") if _length(body.get("messages")) else ()
+        lengths = (
+            (f"messages.[{index}].{name}", _length(message.get(name)))
+            for index, message in enumerate(messages)
+            if isinstance(message, dict)
+            for name in ("content", "tool_calls")
+        )
+        sums = accumulate(lengths, lambda before, each: (each[0], before[1] + each[1]))
+        too_long = [place for place, length in sums if length > _MOST_PARTS]
+    for place in too_long[:1]:
+        code, message = _LENGTHS["too_long"]
+        yield InvalidRequestError(f"Invalid '{place}': {message}.", param=place, code=code)
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list) else 0
 
 
 def _faults(error: ValidationError) -> list[ErrorDetails]:

@@ -121,7 +121,7 @@ class ChunkEncoder:
     def _ended(self, choice: _Choice, event: TurnEnded) -> Iterator[str]:
         if event.refusal:
             yield self._chunk(choice, "refusal", {"refusal": event.refusal})
-        yield self._chunk(choice, "finish", {}, self._style.finish_reason(event.stop_reason))
+        yield self._chunk(choice, "finish", {}, self._style.finish_reason(event))
         self._ends.append(event)
         if len(self._ends) == len(self._choices):
             if not self._left_out:

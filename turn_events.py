@@ -49,18 +49,15 @@ _CUT_SHORT = frozenset({"max_tokens", "model_context_window_exceeded"})
 _STOPS_THAT_THE_CLI_CONTINUES = _CUT_SHORT | {"tool_use"}
 _NO_CALLS_AFTER = _CUT_SHORT | {"refusal"}
 
-# After these Claude Code sees by itself whether it has an answer in the form that it has to have.
-_CLAUDE_CODE_GOES_ON = frozenset({"tool_use", "end_turn", "stop_sequence"})
-
 _REFUSED = "Claude declined to answer this."
 _TOO_LONG_FOR_THE_CLI = "blocking_limit"
 _TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
 _FIRST_SERVER_ERROR = 500
 # The API has no code for it, and there is no other way to learn which models lack it. What it says of the schema, whose
 # place is `output_config.format.schema`, is another matter.
-_FORM = r"(output_config\.format(?!\.schema)|output.?format|structured.?outputs?)"
+_FORM = r"(output_config(\.format(\.type)?)?(?![.\w])|output.?format|structured.?outputs?)"
 _LACKS_OUTPUT_FORMAT = re.compile(
-    rf"{_FORM}\b.*\bnot (supported|available)|\bnot support.*\b{_FORM}", re.IGNORECASE | re.DOTALL
+    rf"{_FORM}\b.*\bnot (supported|available|permitted)|\bnot support.*\b{_FORM}", re.IGNORECASE | re.DOTALL
 )
 _FAILED = "Claude's API failed ({}). Try again in a moment."
 
@@ -267,7 +264,8 @@ def _on_message_stop(state: TurnState, _message: StreamEvent) -> _Events:
 
 def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
     """End the turn where it waits for results, or where the CLI would go on by itself: it must not ask the model."""
-    if stop_reason is None or (state.has_own_schema and not state.calls and stop_reason in _CLAUDE_CODE_GOES_ON):
+    # Claude Code sees by itself whether it has an answer in the form that it has to have.
+    if stop_reason is None or (state.has_own_schema and not state.calls and stop_reason not in _NO_CALLS_AFTER):
         return
     # Such calls Claude Code makes, and they wait in tool_bridge; with others it argues.
     is_held = all(call.name in state.functions and call.block for call in state.calls)
@@ -356,8 +354,11 @@ def _failure(state: TurnState, result: ResultMessage) -> ApiError:
     status = result.api_error_status
     prose = (result.result or "").removeprefix("API Error: ").removeprefix(f"{status} ")
     if result.terminal_reason in _TOO_LONG:
-        message = "This conversation is too long for its model. Shorten the messages."
-        return ContextLengthExceededError(message, sent=result.terminal_reason != _TOO_LONG_FOR_THE_CLI)
+        sent = result.terminal_reason != _TOO_LONG_FOR_THE_CLI
+        whose = "its model" if sent else "its model, by Claude Code's reckoning, in which images and files count much"
+        return ContextLengthExceededError(
+            f"This conversation is too long for {whose}. Shorten the messages.", sent=sent
+        )
     if status is None and state.login_failed:
         return ClaudeLoginError("Claude Code is not logged in. GET /v1/auth/status says what is missing.")
     if status is None or status >= _FIRST_SERVER_ERROR:

@@ -35,16 +35,17 @@ class TurnQueue:
         """How many places are taken."""
         return self._taken.total()
 
-    async def take(self, owner: str, *, at_once: bool = False) -> None:
+    async def take(self, owner: str, *, at_once: bool = False, patience: float | None = None) -> None:
         """Take a place, now or when its turn has come. Raises QueueTimeoutError after the timeout.
 
-        `at_once`: now, for one who has just given a place back; there may be one too many for a moment.
+        `at_once`: now, for one who has just given a place back; there may be one too many for a moment. `patience`:
+        seconds to wait in place of the timeout.
         """
         began = time.monotonic()
         if at_once or self.taken < self._places:
             self._taken[owner] += 1
         else:
-            await self._wait(owner)
+            await self._wait(owner, self._timeout if patience is None else patience)
         wait = time.monotonic() - began
         self.waits.append(wait)
         self.served += 1
@@ -57,18 +58,18 @@ class TurnQueue:
             # Of equals the first in the order, to whose end the called one goes.
             self._call(min(self._waiting, key=lambda waiting: self._taken[waiting]))
 
-    async def _wait(self, owner: str) -> None:
+    async def _wait(self, owner: str, patience: float) -> None:
         called = anyio.Event()
         self._waiting.setdefault(owner, deque()).append(called)
         try:
-            with anyio.move_on_after(self._timeout):
+            with anyio.move_on_after(patience):
                 await called.wait()
         except anyio.get_cancelled_exc_class():
             self._leave(owner, called)
             raise
         if not called.is_set():
             self._leave(owner, called)
-            raise QueueTimeoutError(self._timeout)
+            raise QueueTimeoutError(patience)
 
     def _call(self, owner: str) -> None:
         self._taken[owner] += 1

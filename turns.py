@@ -106,6 +106,7 @@ class Sampling:
 
 
 Effort = Literal["low", "medium", "high", "xhigh"]
+ThinksWhen = Literal["if told", "always", "never"]
 
 
 @dataclass(frozen=True)

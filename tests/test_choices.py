@@ -99,6 +99,13 @@ def test_more_choices_than_processes(serve: ServerFactory) -> None:
     }
 
 
+def test_choices_wait_for_each_other(serve: ServerFactory) -> None:
+    """A place is no more than one at a time here: the later ones wait for as long as the request may take."""
+    server = serve(max_processes=1, spare_processes=0, queue_timeout=0.5)
+    server.upstream.script(Reply(text=["Slow", "ly"], delta_delay=0.6), times=None)
+    assert [choice["message"]["content"] for choice in ask(server, 3).json()["choices"]] == ["Slowly"] * 3
+
+
 def test_choices_may_call_functions(server: Server) -> None:
     """Each has its own calls, numbered anew in each."""
     scripted(server, calling("weather", "weather"), calling("weather"))

@@ -52,6 +52,33 @@ async def test_a_budget_is_what_the_model_has_of_it(lab: Lab, model: str, off: F
 
 
 @pytest.mark.asyncio
+async def test_a_limit_of_tokens_is_the_budgets_too(lab: Lab) -> None:
+    """CLAUDE_CODE_MAX_OUTPUT_TOKENS lets a budget be so high, and no higher; without it 31,999 is the most."""
+    lab.script()
+    async with lab.bound(model="claude-sonnet-4-5") as cli:
+        await think(cli, 50_000)
+        for limit, budget, most in (("64000", 50_000, 64_000), ("3000", 2999, 3000), ("", 31_999, 32_000)):
+            await cli.set_settings(env={"CLAUDE_CODE_MAX_OUTPUT_TOKENS": limit})
+            body = await asked(cli, lab)
+            assert (body["thinking"]["budget_tokens"], body["max_tokens"]) == (budget, most)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "model", ["claude-3-haiku-20240307", "claude-3-5-haiku-20241022", "claude-3-7-sonnet-20250219"]
+)
+async def test_some_models_never_think(lab: Lab, model: str) -> None:
+    """Claude Code lets the Claude 3 models answer at once, whatever it is told."""
+    lab.script()
+    async with lab.bound(model=model) as cli:
+        await think(cli, 5000)
+        await cli.set_settings(effortLevel="high")
+        body = await asked(cli, lab)
+        assert body.get("thinking", {}).get("type") in (None, "disabled")
+        assert "effort" not in body.get("output_config", {})
+
+
+@pytest.mark.asyncio
 async def test_thoughts_in_sentences_are_a_control_too(lab: Lab) -> None:
     """`thinking_display` holds until null takes it back."""
     lab.script()

@@ -55,6 +55,7 @@ def seen(server: Server) -> list[Json]:
         (image(f"DATA:image/PNG;name=a.png;BASE64,{PNG}"), NATIVE_IMAGE),
         # Claude Code tells the type by the image itself.
         (image(f"data:image/jpg;base64,{PNG}"), NATIVE_IMAGE),
+        (image(f"data:image/png;base64,{PNG[:60]}\r\n{PNG[60:]}\n"), NATIVE_IMAGE),
         (image(ADDRESS), NATIVE_ADDRESS),
         (file(f"data:application/pdf;base64,{PDF}"), NATIVE_PDF),
         (file(PDF, filename="a b.pdf"), {**NATIVE_PDF, "title": "a b.pdf"}),
@@ -151,6 +152,8 @@ def test_nothing_is_fetched_by_the_server(server: Server) -> None:
         (image(PNG), "image_url.url", "invalid_value"),
         (image("data:image/png;base64,"), "image_url.url", "invalid_value"),
         (image("data:image/png;base64,@@@@"), "image_url.url", "invalid_value"),
+        (image("data:image/png;base64,AAAA"), "image_url.url", "invalid_value"),
+        (image(f"data:image/png;base64,{encoded('<html>')}"), "image_url.url", "invalid_value"),
         (image(f"data:image/png;base64,{PNG[:-1]}"), "image_url.url", "invalid_value"),
         (image(f"data:image/png,{PNG}"), "image_url.url", "invalid_value"),
         (image(f"data:image/tiff;base64,{PNG}"), "image_url.url", "invalid_value"),

@@ -11,7 +11,7 @@ from errors import InvalidRequestError
 from models import ChatCompletionRequest
 from parameter_validator import PARAMETERS, Fate, Rules, check_parameters, find_refusals
 
-USUAL = Rules(is_strict=False, most_choices=8)
+USUAL = Rules(is_strict=False, most_choices=8, has_service_tiers=True)
 REFUSED = {
     "audio": {"voice": "alloy", "format": "wav"},
     "logprobs": True,
@@ -52,9 +52,17 @@ def test_the_table_says_what_a_parameter_becomes_or_why_it_has_no_effect() -> No
 
 def test_all_refusals_are_found() -> None:
     """Of several parameters that are refused each is told, also one that is refused for its name."""
-    body = {"n": 9, "a b": 1, "stream_options": {}, "audio": {}, "logprobs": False, "seed": 1, "top_logprobs": None}
+    body: dict[str, Any] = {
+        "n": 9,
+        "a b": 1,
+        "stream_options": {},
+        "audio": {},
+        "logprobs": False,
+        "seed": 1,
+        "top_logprobs": None,
+    }
     assert [refusal.param for refusal in find_refusals(body, USUAL)] == ["a b", "audio", "stream_options", "n"]
-    strict = Rules(is_strict=True, most_choices=9)
+    strict = Rules(is_strict=True, most_choices=9, has_service_tiers=True)
     assert [refusal.param for refusal in find_refusals(body, strict)] == ["a b", "audio", "seed", "stream_options"]
     assert [refusal.param for refusal in find_refusals({"n": 2, "session_id": "s"}, USUAL)] == ["n"]
 

@@ -120,6 +120,12 @@ def test_thinking_is_counted(server: Server) -> None:
         ({BUDGET_HEADER: "5000"}, {"max_tokens": 3000}, budget(2999)),
         ({BUDGET_HEADER: "5000"}, {"max_tokens": 1024}, OFF),
         ({}, {"max_tokens": 2000}, budget(1999)),
+        ({BUDGET_HEADER: "50000"}, {"max_tokens": 64_000}, budget(50_000)),
+        ({BUDGET_HEADER: "50000"}, {}, budget(31_999)),
+        # What goes with no thinking the operator's setting doesn't spoil.
+        ({}, {"temperature": 0.3}, OFF),
+        ({}, {"top_p": 0.3}, OFF),
+        ({}, {"tools": [tool()], "tool_choice": "required"}, OFF),
     ],
 )
 def test_the_nearest_word_decides_on_the_budget(
@@ -142,8 +148,33 @@ def test_no_room_to_think_is_named(server: Server) -> None:
     assert "x-claude-ignored-params" not in post(server, {BUDGET_HEADER: "5000"}).headers
     response = post(server, {BUDGET_HEADER: "5000"}, reasoning_effort="none")
     assert (response.headers["x-claude-ignored-params"], seen(server)[0]) == ("reasoning_effort", budget(5000))
-    response = post(server, {BUDGET_HEADER: "0"}, model=ALWAYS)
-    assert response.headers["x-claude-ignored-params"] == BUDGET_HEADER
+    assert post(server, {BUDGET_HEADER: "50000"}).headers["x-claude-ignored-params"] == BUDGET_HEADER
+
+
+@pytest.mark.parametrize("model", [ALWAYS, "claude-sonnet-5-5", "CLAUDE-SONNET-5-5", "claude-sonnet-5-5[1m]"])
+def test_a_model_that_always_thinks_is_told_so_whatever_its_name(server: Server, model: str) -> None:
+    """Neither an effort of none nor a budget of 0 stops it; a small limit of tokens changes nothing of an effort."""
+    headers = [
+        post(server, model=model, reasoning_effort="none").headers,
+        post(server, {BUDGET_HEADER: "0"}, model=model).headers,
+        post(server, model=model, reasoning_effort="high", max_tokens=500).headers,
+    ]
+    assert [each.get("x-claude-ignored-params") for each in headers] == ["reasoning_effort", BUDGET_HEADER, None]
+    assert server.upstream.messages_requests()[-1].body["thinking"] == {**ON, "display": "summarized"}
+
+
+def test_a_model_that_never_thinks_is_told_so(server: Server) -> None:
+    """The Claude 3 models answer at once, whatever is asked."""
+    for headers, parameters, name in (
+        ({}, {"reasoning_effort": "high"}, "reasoning_effort"),
+        ({BUDGET_HEADER: "5000"}, {}, BUDGET_HEADER),
+    ):
+        response = post(server, headers, model="claude-3-haiku-20240307", **parameters)
+        assert response.headers["x-claude-ignored-params"] == name
+        assert "thinking" not in server.upstream.messages_requests()[-1].body
+    assert (
+        "x-claude-ignored-params" not in post(server, model="claude-3-haiku-20240307", reasoning_effort="none").headers
+    )
 
 
 @pytest.mark.parametrize("value", ["", "many", "-1", "1023", "1e4", "99999999", "\uff15000"])
@@ -170,6 +201,32 @@ def test_thoughts_go_back_with_the_call_that_they_led_to(serve: ServerFactory) -
     thinking = server.upstream.messages_requests()[-1].body["messages"][1]["content"][0]
     assert (thinking["type"], thinking["thinking"]) == ("thinking", "I have to look")
     assert seen(server)[0] == budget(20_000)
+
+
+@needs_reuse
+@pytest.mark.parametrize(
+    ("before", "then", "thinking"),
+    [
+        ({"reasoning_effort": "high"}, {"reasoning_effort": "none"}, OFF),
+        ({"reasoning_effort": "high"}, {"reasoning_effort": "high", "max_tokens": 500}, OFF),
+        ({}, {"reasoning_effort": "high"}, OFF),
+    ],
+)
+def test_a_waiting_turn_isnt_asked_to_think_otherwise(
+    serve: ServerFactory, before: Json, then: Json, thinking: Json
+) -> None:
+    """How much it thinks is settled for a whole turn: with another wish the conversation is taken up anew."""
+    server = serve()
+    scripted(server, calling("weather", thinking="I have to look"))
+    messages = [*PROMPT, post(server, tools=[tool()], **before).json()["choices"][0]["message"]]
+    messages += results(calls_of(messages), "21 °C")
+    assert post(server, tools=[tool()], messages=messages, **then).status_code == 200
+    assert seen(server)[0] == thinking
+    assert [message["role"] for message in server.upstream.messages_requests()[-1].body["messages"]] == [
+        "user",
+        "assistant",
+        "user",
+    ]
 
 
 def test_a_call_whose_thoughts_are_lost_is_answered_without(serve: ServerFactory) -> None:

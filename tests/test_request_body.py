@@ -206,3 +206,26 @@ def test_any_object_is_a_request_or_a_400_that_names_its_place(body: dict[str, A
         assert names_a_path(result.param, body)
     else:
         assert [message.role for message in result.messages] == [message["role"] for message in body["messages"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [0] * 10_001}, "messages"),
+        ({"messages": [{"role": "user", "content": [0] * 6_000}] * 2}, "messages.[1].content"),
+        ({"messages": [{"role": "assistant", "tool_calls": [0] * 10_001}]}, "messages.[0].tool_calls"),
+        ({"messages": [], "tools": [0] * 1_000_000}, "tools"),
+    ],
+)
+def test_a_list_that_is_too_long_isnt_looked_into(body: dict[str, Any], param: str) -> None:
+    """To find a million faults would hold up all other requests: the length alone is the fault."""
+    for check in (parse_chat_completion, lambda body: raise_first(find_faults_of_shape(body))):
+        with pytest.raises(InvalidRequestError) as caught:
+            check({"model": "sonnet", **body})
+        assert (caught.value.param, caught.value.code) == (param, "array_above_max_length")
+
+
+def raise_first(faults: tuple[InvalidRequestError, ...]) -> None:
+    """Raise the only fault."""
+    (fault,) = faults
+    raise fault

@@ -120,7 +120,8 @@ def test_usage_is_null_until_the_chunk_after_the_finish() -> None:
         ("max_tokens", "length"),
         ("model_context_window_exceeded", "length"),
         ("tool_use", "tool_calls"),
-        ("refusal", "content_filter"),
+        ("refusal", "stop"),
+        ("pause_turn", "stop"),
         ("something_new", "stop"),
     ],
 )

@@ -162,6 +162,40 @@ def test_another_400_is_not_taken_for_that(server: Server) -> None:
         assert all(asks_for_a_form(record.body) for record in server.upstream.messages_requests())
 
 
+def test_a_model_that_gives_no_object_is_an_error(server: Server) -> None:
+    """An answer that ends otherwise than it may, without the object, is none: it isn't passed off as an empty one."""
+    scripted(server, Reply(text="No", stop_reason="pause_turn"))
+    response = post(server, response_format=ANY_OBJECT)
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_error")
+
+
+def test_while_a_function_has_to_be_called_there_is_nothing_to_answer_with(server: Server) -> None:
+    """With `tool_choice: required` the model sees the client's functions alone; behind their results it answers."""
+    scripted(server, calling("weather", text=None), answering())
+    first = post(server, response_format=ANY_OBJECT, tools=[tool()], tool_choice="required").json()["choices"][0]
+    assert [each["name"] for each in server.upstream.messages_requests()[-1].body["tools"]] == ["weather"]
+    messages = [*PROMPT, first["message"]]
+    messages += results(calls_of(messages), "21 °C")
+    assert answer_of(post(server, response_format=ANY_OBJECT, tools=[tool()], messages=messages)) == VALUE
+
+
+def test_a_session_may_have_spoken_of_json_before(serve: ServerFactory) -> None:
+    """What the session remembers says it for the next turn, too."""
+    server = serve()
+    scripted(server, answering(), answering())
+    for said in ("A city, as JSON.", "Another one."):
+        messages = [{"role": "user", "content": said}]
+        assert answer_of(post(server, response_format=ANY_OBJECT, messages=messages, session_id="s")) == VALUE
+
+
+def test_a_description_of_the_form_reaches_the_model(server: Server) -> None:
+    """It stands in the schema, where Claude finds it."""
+    wanted = {**FORMAT, "json_schema": {**FORMAT["json_schema"], "description": "A city by a lake."}}
+    assert post(server, response_format=wanted).status_code == 200
+    schema = server.upstream.messages_requests()[-1].body["output_config"]["format"]["schema"]
+    assert schema["description"] == "A city by a lake."
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_the_model_writes_beside_the_answer_is_left_out(server: Server, stream: bool) -> None:
     """Where it only talks, Claude Code asks again; the tokens of both are counted."""
@@ -244,7 +278,7 @@ def test_a_refusal_is_none_of_the_form(server: Server, response_format: Json) ->
     """A model that refuses says so in `refusal`, and its content is null."""
     scripted(server, Reply(text=None, stop_reason="refusal"))
     choice = post(server, response_format=response_format).json()["choices"][0]
-    assert (choice["finish_reason"], choice["message"]["content"]) == ("content_filter", None)
+    assert (choice["finish_reason"], choice["message"]["content"]) == ("stop", None)
     assert choice["message"]["refusal"]
 
 
