@@ -14,13 +14,15 @@ from typing import Any, Literal
 
 from answer_models import FinishReason, finish_reason
 from errors import InvalidRequestError
-from json_schema import find_fault
+from json_schema import find_fault, length
 from models import ChatCompletionRequest, FunctionDefinition, FunctionName, NamedToolChoice
 from turns import Tool, ToolChoice, TurnEnded
 
 _NATIVE_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_NATIVE = re.compile(r"[^a-zA-Z0-9_-]")
 _ROOM_BEFORE_DIGEST = 55
+_LONGEST_TOGETHER = 2**20
+_TOO_LONG_TOGETHER = f"with it all schemas together are longer than {_LONGEST_TOGETHER} characters."
 _CHOICES: Mapping[str, Literal["none", "auto", "any"]] = {"none": "none", "auto": "auto", "required": "any"}
 
 
@@ -155,15 +157,20 @@ def _faults(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
 
 def _faults_of_definitions(form: _Form) -> Iterator[InvalidRequestError]:
     seen: set[str] = set()
+    total = 0.0
     for index, function in enumerate(form.functions):
         if (name := native_name(function.name)) in seen:
             message = f"There are two functions '{function.name}'; each needs a name of its own."
             yield InvalidRequestError(message, param=f"{form.place(index)}.name")
         seen.add(name)
-        if fault := _fault_of_schema(function.parameters or {}):
+        total += length(function.parameters or {})
+        fault = _fault_of_schema(function.parameters or {}) if total <= _LONGEST_TOGETHER else _TOO_LONG_TOGETHER
+        if fault:
             message = f"Invalid schema for function '{function.name}': {fault}"
             param = f"{form.place(index)}.parameters"
             yield InvalidRequestError(message, param=param, code="invalid_function_parameters")
+        if fault == _TOO_LONG_TOGETHER:
+            return
 
 
 def _fault_of_schema(schema: Mapping[str, Any]) -> str | None:
@@ -171,8 +178,4 @@ def _fault_of_schema(schema: Mapping[str, Any]) -> str | None:
         return fault
     if schema.get("type", "object") != "object":
         return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{schema['type']}\"'."
-    try:
-        json.dumps(schema, allow_nan=False)
-    except ValueError:  # 1e999 is read as infinity, which nobody can write.
-        return "it holds a number that is too large."
     return None

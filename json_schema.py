@@ -4,11 +4,16 @@ Draft 2020-12, which Claude's API holds schemas to. A keyword that it doesn't ha
 Source: https://json-schema.org/draft/2020-12/schema
 """
 
+import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic_core import CoreSchema, PydanticCustomError, SchemaValidator, ValidationError
 from pydantic_core import core_schema as core
+
+LONGEST = 2**18
+"""Characters that a schema may have: more than OpenAI takes; to judge longer ones would hold up other requests."""
 
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 
@@ -59,8 +64,23 @@ _BRANCHES = frozenset({"schema", "bool", "one", "some"})
 _LONGEST_PLACE = 200
 
 
+def length(schema: Mapping[str, Any]) -> float:
+    """Return how long a schema is, written as JSON; infinite, where it holds what nobody can write."""
+    try:
+        return len(json.dumps(schema, allow_nan=False))
+    except (ValueError, RecursionError):  # 1e999 is read as infinity; and of what lies too deep nothing is known.
+        return math.inf
+
+
 def find_fault(schema: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a JSON Schema, and where; None: nothing."""
+    own_length = length(schema)
+    if LONGEST < own_length < math.inf:
+        return f"it is longer than {LONGEST} characters."
+    return _fault_of_keywords(schema) or (None if own_length < math.inf else "it holds what can't be written as JSON.")
+
+
+def _fault_of_keywords(schema: Mapping[str, Any]) -> str | None:
     try:
         _VALIDATOR.validate_python(schema, strict=True)
     except ValidationError as error:

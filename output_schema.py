@@ -4,7 +4,6 @@ Whatever it couldn't hold an answer to is a fault: an answer that may break its 
 Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs#json-schema-limitations
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain
@@ -15,9 +14,6 @@ from json_schema import find_fault
 _Schema = Mapping[str, Any]
 
 _ANNOTATIONS = frozenset({"$comment", "$id", "$schema", "default", "deprecated", "description", "examples", "title"})
-_LONGEST = 2**18
-"""More than OpenAI's API takes; judging longer ones would hold up other requests."""
-
 _DEFINITIONS = ("$defs", "definitions")
 _SCHEMAS_BY_NAME = frozenset({*_DEFINITIONS, "properties"})
 _HELD = frozenset({"$ref", "additionalProperties", "const", "enum", "format", "items", "minItems", "required", "type"})
@@ -29,14 +25,11 @@ _FORMATS = frozenset(
 
 def find_limitation(schema: _Schema) -> str | None:
     """Return why Claude can't be held to a schema, and where; None: it can."""
-    try:
-        if len(json.dumps(schema, allow_nan=False)) > _LONGEST:
-            return f"it is longer than {_LONGEST} characters."
-    except ValueError:  # 1e999 is read as infinity, which nobody can write.
-        return "it holds a number that is too large."
-    if not find_fault(schema) and not _is_object(schema):
+    if fault := find_fault(schema):
+        return fault
+    if not _is_object(schema):
         return "the schema has to be one of 'type: \"object\"', as at OpenAI."
-    return find_fault(schema) or next(chain(_faults(schema, schema, "the schema"), _circles(schema)), None)
+    return next(chain(_faults(schema, schema, "the schema"), _circles(schema)), None)
 
 
 def enforceable(schema: _Schema) -> dict[str, Any]:

@@ -75,6 +75,16 @@ def test_a_number_that_nobody_can_write_is_a_fault() -> None:
     assert fault.code == "invalid_function_parameters"
 
 
+def test_schemas_that_are_absurdly_long_are_a_fault() -> None:
+    """One by itself, and many together; beyond them none is looked into."""
+    long, large = {"enum": ["x" * 300_000]}, {"enum": ["x" * 200_000]}
+    (fault,) = find_faults_of_functions(body(tools=tools("a", parameters=long)))
+    assert "longer than" in fault.message
+    functions = [*tools(*"abcdef", parameters=large), *tools("g", parameters={"type": 5})]
+    (fault,) = find_faults_of_functions(body(tools=functions))
+    assert (fault.param, "all schemas together" in fault.message) == ("tools[5].function.parameters", True)
+
+
 @pytest.mark.parametrize(
     ("sent", "choice"),
     [
