@@ -134,6 +134,20 @@ def test_what_claude_has_is_in_the_body_and_gone_in_the_next(server: Server, nam
     assert {key: value for key, value in seen(server).items() if key not in MOMENTARY} == plain
 
 
+def test_parameters_together_are_gone_in_the_next(server: Server) -> None:
+    """Also what one sets for another's sake, as a limit of tokens for the budget of thinking."""
+    post(server)
+    plain = {key: value for key, value in seen(server).items() if key not in MOMENTARY}
+    together: Json = {"max_tokens": 64_000, "reasoning_effort": "xhigh", "response_format": FORMAT, "stop": "END"}
+    answer = post(server, **together, tools=[tool()], parallel_tool_calls=False, model="claude-sonnet-4-5")
+    assert answer.status_code == 200, answer.text
+    assert (seen(server)["max_tokens"], seen(server)["thinking"]["budget_tokens"]) == (64_000, 31_999)
+    post(server, **{**together, "max_tokens": 2048}, model="claude-sonnet-4-5")
+    assert (seen(server)["max_tokens"], seen(server)["thinking"]["budget_tokens"]) == (2048, 2047)
+    assert post(server).status_code == 200
+    assert {key: value for key, value in seen(server).items() if key not in MOMENTARY} == plain
+
+
 @pytest.mark.parametrize("name", NAMES_OF["ignored"])
 def test_what_claude_lacks_is_named(server: Server, name: str) -> None:
     """A parameter without effect changes nothing in the API's body, and the answer's header has its name."""

@@ -231,15 +231,20 @@ def test_an_answer_that_breaks_its_form_is_an_error(serve: ServerFactory, stream
     assert post(server).status_code == 200
 
 
+@pytest.mark.parametrize("said", [None, "Let me look."])
 @pytest.mark.parametrize("held_by", ["api", "claude_code"])
-def test_functions_are_called_beside_a_form(serve: ServerFactory, held_by: str) -> None:
-    """The model calls a function of the client's, gets its result, and answers in the form."""
+def test_functions_are_called_beside_a_form(serve: ServerFactory, held_by: str, said: str | None) -> None:
+    """The model calls a function of the client's, gets its result, and answers in the form.
+
+    What it says beside its call the client gets where the API sees to the form, which would let pass nothing wrong.
+    """
     server = serve()
     wanted, offered = FORMAT if held_by == "api" else ANY_OBJECT, [tool()]
     final = Reply(text=json.dumps(VALUE)) if held_by == "api" else answering()
-    scripted(server, calling("weather", text=None), final)
+    scripted(server, calling("weather", text=said), final)
     first = post(server, response_format=wanted, tools=offered).json()["choices"][0]
-    assert (first["finish_reason"], first["message"]["content"]) == ("tool_calls", None)
+    content = said if held_by == "api" else None
+    assert (first["finish_reason"], first["message"]["content"]) == ("tool_calls", content)
     names = [each["name"] for each in server.upstream.messages_requests()[-1].body["tools"]]
     assert names == (["weather"] if held_by == "api" else ["weather", OUTPUT])
     messages = [*PROMPT, first["message"]]
