@@ -6,7 +6,6 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import anyio
 
@@ -25,7 +24,7 @@ from errors import (
 from message_adapter import to_turn_request
 from model_catalog import ModelCatalog
 from models import ChatCompletionRequest
-from parameter_mapping import Adjustment, Circumstances, find_adjustments, to_binding
+from parameter_mapping import Adjustment, Circumstances, find_adjustments, find_lost_thoughts, to_binding
 from parameter_validator import Rules
 from process_pool import Lease, ProcessPool
 from quotas import Quotas
@@ -80,7 +79,13 @@ class ChatService:
 
     async def begin(self, body: ChatCompletionRequest, caller: Caller, options: RequestOptions) -> Completion:
         """Wait until the model begins to answer. Raises an ApiError where it doesn't."""
-        may_begin, clock = partial(self.quotas.check_budget, caller), _Clock(self.timeout)
+        clock = _Clock(self.timeout)
+
+        async def may_begin() -> None:
+            # A request that has had an answer already is let finish.
+            if not any(turn.has_ended for turn in turns):
+                await self.quotas.check_budget(caller)
+
         turns = [_Turn(clock, may_begin, is_streamed=bool(body.stream), number=each) for each in range(body.choices)]
         with clock.limit():
             circumstances = await self._circumstances(body, options)
@@ -90,7 +95,10 @@ class ChatService:
         events = self._events(body, circumstances, caller, turns)
         first, started = await anext(events)
         assert isinstance(started, TurnStarted)  # noqa: S101 - for the type checker: every turn's first event
-        return Completion(started, first, events, turns[first].origin, turns[first].overhead_seconds, adjusted)
+        turn = turns[first]
+        if turn.has_lost_thoughts and (lost := find_lost_thoughts(body, circumstances)):
+            adjusted = (*adjusted, lost)
+        return Completion(started, first, events, turn.origin, turn.overhead_seconds, adjusted)
 
     async def _events(
         self, body: ChatCompletionRequest, circumstances: Circumstances, caller: Caller, turns: Sequence["_Turn"]
@@ -115,6 +123,7 @@ class ChatService:
                     await self.quotas.book(caller.owner, event.usage, event.cost_usd, is_first_turn=is_first)
                     if session:
                         await session.commit(request, event)
+                    turns[index].has_ended = True
                     open_turns -= 1
                     if not open_turns:
                         break
@@ -141,6 +150,7 @@ class ChatService:
             if again is None:
                 raise
             logger.warning("The turn is tried again: %s", error)
+            turn.is_second_try = True
         else:
             return
         async with aclosing(self._played(again, owner, turn, fresh=again is request)) as events:
@@ -177,7 +187,7 @@ class ChatService:
             message = f"This server has no complete login at Claude (missing: {', '.join(self.login.missing)}). "
             raise ClaudeLoginError(message + self.login.fix)
         model = await self.catalog.resolve(body.model)
-        says_how_to_think = body.reasoning_effort is not None or options.thinking_tokens is not None
+        says_how_to_think = body.reasoning_effort or options.thinking_tokens is not None or self.usual_thinking_tokens
         return Circumstances(
             model=model,
             thinks=await self.catalog.thinks(model) if says_how_to_think else "if told",
@@ -221,11 +231,15 @@ class _Turn:
     overhead_seconds: float = 0
     has_left: bool = False
     """Whether the client may have got any of it."""
+    has_ended: bool = False
+    has_lost_thoughts: bool = False
+    """Whether it goes on without thinking, though it should."""
+    is_second_try: bool = False
 
     @property
     def patience(self) -> float | None:
-        """How long it may wait for a process: behind others of its request as long as that may take."""
-        return self.clock.left if self.number else None
+        """How long it may wait for a process; behind others of its request, as long as that may take."""
+        return self.clock.left if self.number or self.is_second_try else None
 
     async def events(
         self, lease: AbstractAsyncContextManager[Lease], prompt: Message
@@ -236,6 +250,7 @@ class _Turn:
                 leased = await stack.enter_async_context(lease)
                 await self.may_begin()
             self.origin, self.overhead_seconds = leased.origin, self.clock.passed
+            self.has_lost_thoughts = leased.process.has_lost_thoughts
             events = await stack.enter_async_context(aclosing(leased.process.turn(prompt)))
             event = await self._next(events)
             while not isinstance(event, TurnEnded):

@@ -103,6 +103,8 @@ class ClaudeProcess:
         self.binding: Binding | None = None
         self.conversation = Conversation()
         self.turns = 0
+        self.has_lost_thoughts = False
+        """Whether the turn that is prepared has to do without thinking, as what was thought before is lost."""
         self._cost_usd = self._told_usd = 0.0
         self._unsettled: _UnsettledTurn | None = None
         self._awaited: frozenset[str] = frozenset()
@@ -164,21 +166,33 @@ class ClaudeProcess:
             raise ClaudeCodeError("This conversation can't be rewound.")
         if self.binding is None:
             await self._initialize(request.binding.system, request.binding.own_schema)
-        binding = _without_thoughts(request.binding) if _resumes(request, keep) else request.binding
+        binding = self._possible(request, keep)
         self._channel.bridge.offer(binding.tools)
         rewinds = [rewind_to(target) for target in self.conversation.rewind(keep)]
         changes = rebinding(self.binding, binding, self._opening())
         answers = await self._channel.controls(*rewinds, *changes)
         _check_rewound(answers[: len(rewinds)])
         self.binding, self._barred = binding, None
+        self.has_lost_thoughts = binding.thinking != request.binding.thinking and not binding.thinking.budget_tokens
         await self._seed(request.history[keep:])
+
+    def _possible(self, request: TurnRequest, keep: int) -> Binding:
+        """Return the binding that a request can have, of whose history so many messages are kept."""
+        wanted = request.binding
+        if self.waits_for_results and self.binding:
+            # How much the model thinks is settled for a whole turn.
+            return replace(wanted, thinking=self.binding.thinking)
+        is_resumed = any(isinstance(block, ToolResultBlock) for block in request.prompt.content)
+        if keep < len(request.history) and is_resumed:
+            # What the model thought before its call is lost, and some models, while they think, refuse a call without.
+            return replace(wanted, thinking=wanted.thinking.stopped())
+        return wanted
 
     def _is_answered_by(self, request: TurnRequest, wanted: Sequence[Digest]) -> bool:
         """Whether a request, of which `wanted` is the history, brings just what the turn waits for."""
         assert self.binding is not None  # noqa: S101 - for the type checker: it has a turn
         has_all = self.shared_with(request.binding, wanted) == len(self.conversation) == len(wanted)
-        # How much the model thinks is settled for a whole turn.
-        is_bound_alike = request.binding.thinking == self.binding.thinking
+        is_bound_alike = self.binding.thinking.may_go_on_under(request.binding)
         has_functions = server_name(request.binding.tools) == server_name(self.binding.tools)
         return (
             has_all and is_bound_alike and has_functions and self._awaited == (results_in(request.prompt) or {}).keys()
@@ -403,16 +417,6 @@ def _claude_model(row: Mapping[str, Any]) -> ClaudeModel:
     alias = row["value"]
     can_stop_thinking = row.get("supportsThinkingOff") is not False
     return ClaudeModel(alias, row.get("resolvedModel") or alias, can_stop_thinking=can_stop_thinking)
-
-
-def _resumes(request: TurnRequest, keep: int) -> bool:
-    """Whether a turn is resumed with results behind a history in which the call that they belong to is told anew."""
-    return keep < len(request.history) and any(isinstance(block, ToolResultBlock) for block in request.prompt.content)
-
-
-def _without_thoughts(binding: Binding) -> Binding:
-    # What the model thought before its call is lost, and some models, while they think, refuse a call without.
-    return replace(binding, thinking=replace(binding.thinking, budget_tokens=0))
 
 
 @dataclass

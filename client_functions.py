@@ -6,6 +6,7 @@ Source: https://platform.openai.com/docs/guides/function-calling
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,8 @@ def _faults_of_definitions(form: _Form) -> Iterator[InvalidRequestError]:
             message = f"There are two functions '{function.name}'; each needs a name of its own."
             yield InvalidRequestError(message, param=f"{form.place(index)}.name")
         seen.add(name)
-        total += length(function.parameters or {})
+        own_length = length(function.parameters or {})
+        total += own_length if own_length < math.inf else 0
         fault = _fault_of_schema(function.parameters or {}) if total <= _LONGEST_TOGETHER else _TOO_LONG_TOGETHER
         if fault:
             message = f"Invalid schema for function '{function.name}': {fault}"

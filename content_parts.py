@@ -13,11 +13,9 @@ from errors import InvalidRequestError
 from models import Content, ContentPart, FilePart, ImagePart, RefusalPart, TextPart
 from turns import DocumentBlock, ImageBlock, Source, TextBlock, UserBlock
 
-_DATA_URI = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),", re.IGNORECASE)
+_LONGEST_HEAD = 256
+_BLANK = re.compile(r"\s")
 _IMAGE_TYPES = frozenset({"image/gif", "image/jpeg", "image/jpg", "image/png", "image/webp"})
-# What isn't an image Claude Code replaces by words of its own.
-_IMAGE_MARKS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
-_WEBP_MARK = re.compile(rb"RIFF....WEBP", re.DOTALL)
 _PDF = "application/pdf"
 _PDF_MARK = b"%PDF-"
 _LONGEST_QUOTE = 64
@@ -90,11 +88,21 @@ def _image(part: ImagePart, place: str) -> UserBlock:
         raise _invalid(param, "Send an https URL, or a data URI like data:image/png;base64,….")
     media_type, data = _parsed(url, param)
     decoded = _decoded(data, param)
-    is_image = any(decoded.startswith(mark) for mark in _IMAGE_MARKS) or _WEBP_MARK.match(decoded)
-    if media_type not in _IMAGE_TYPES or not is_image:
+    if media_type not in _IMAGE_TYPES or not _is_image(decoded):
         known = ", ".join(sorted(_IMAGE_TYPES))
-        raise _invalid(param, f"It has to be an image of one of these types: {known}.")
+        raise _invalid(param, f"It has to be a whole image of one of these types: {known}.")
     return ImageBlock(Source("base64", media_type.replace("/jpg", "/jpeg"), data))
+
+
+def _is_image(data: bytes) -> bool:
+    """Whether data begins and ends as an image does: what doesn't, Claude Code replaces by words of its own."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return data[12:16] == b"IHDR" and b"IEND" in data[-64:]
+    if data.startswith(b"\xff\xd8\xff"):
+        return b"\xff\xd9" in data
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return b";" in data[13:][-64:]
+    return data[:4] == b"RIFF" and data[8:15] == b"WEBPVP8" and int.from_bytes(data[4:8], "little") <= len(data) - 8
 
 
 def _file(part: FilePart, place: str) -> UserBlock:
@@ -133,15 +141,16 @@ def _as_text(decoded: bytes, param: str) -> str:
 
 def _parsed(uri: str, param: str) -> tuple[str, str]:
     """Return a data URI's media type, in lower case, and its Base64."""
-    found = _DATA_URI.match(uri)
-    if not found or not found[2].lower().endswith(";base64"):
+    head, comma, data = uri.partition(",")
+    media_type, *attributes = head[:_LONGEST_HEAD].lower().removeprefix("data:").split(";")
+    if not comma or len(head) > _LONGEST_HEAD or attributes[-1:] != ["base64"]:
         raise _invalid(param, "The data URI has to be in Base64, like data:image/png;base64,….")
-    return found[1].strip().lower(), _on_one_line(uri[found.end() :])
+    return media_type.strip(), _on_one_line(data)
 
 
 def _on_one_line(data: str) -> str:
-    """Take the line breaks out, which some programs write into Base64."""
-    return "".join(data.split()) if "\n" in data else data
+    """Take the line breaks and blanks out, which some programs write into Base64."""
+    return "".join(data.split()) if _BLANK.search(data) else data
 
 
 def _decoded(data: str, param: str) -> bytes:

@@ -75,9 +75,11 @@ def length(schema: Mapping[str, Any]) -> float:
 def find_fault(schema: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a JSON Schema, and where; None: nothing."""
     own_length = length(schema)
-    if LONGEST < own_length < math.inf:
+    if own_length == math.inf:
+        return "it holds a number that is too large, or lies too deep."
+    if own_length > LONGEST:
         return f"it is longer than {LONGEST} characters."
-    return _fault_of_keywords(schema) or (None if own_length < math.inf else "it holds what can't be written as JSON.")
+    return _fault_of_keywords(schema)
 
 
 def _fault_of_keywords(schema: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,8 @@ from turns import ClaudeModel, Inspection, ThinksWhen
 
 # Ids as Anthropic writes them, with the suffixes of Vertex (@20250929) and of the long context window ([1m]).
 _CLAUDE_ID = re.compile(r"claude-[a-z0-9][a-z0-9.@:_-]*(\[1m\])?", re.IGNORECASE)
+_LONG_CONTEXT = "[1m]"
+_FAMILY = re.compile(r"claude-[a-z]+-\d+", re.IGNORECASE)
 # Claude Code lets these answer at once, whatever it is told.
 _NEVER_THINKS = re.compile(r"claude-3-")
 
@@ -67,11 +69,13 @@ class ModelCatalog:
 
     async def thinks(self, model: str) -> ThinksWhen:
         """Whether a model, by the name that Claude Code knows, thinks when it's told to, as far as is known."""
-        name, listed = model.lower(), (await self.inspection()).models
+        name = model.lower().removesuffix(_LONG_CONTEXT)
         if _NEVER_THINKS.match(name):
             return "never"
-        own = next((each for each in listed if name == each.alias or name.startswith(each.id.lower())), None)
-        return "always" if own and not own.can_stop_thinking else "if told"
+        listed = [each for each in (await self.inspection()).models if not each.can_stop_thinking]
+        names = {each.alias.removesuffix(_LONG_CONTEXT) for each in listed}
+        families = {_family(each.id) for each in listed}
+        return "always" if name in names or (_family(name) or "none") in families else "if told"
 
     def holds_output(self, model: str) -> bool:
         """Whether Claude's API holds answers of a model to a schema, as far as it's known."""
@@ -80,6 +84,11 @@ class ModelCatalog:
     def note_without_output_format(self, model: str) -> None:
         """Remember that it doesn't."""
         self._without_output_format.add(model)
+
+
+def _family(name: str) -> str | None:
+    found = _FAMILY.match(name.lower())
+    return found and found[0]
 
 
 def _fits(name: str, pattern: str) -> bool:

@@ -27,7 +27,7 @@ def find_limitation(schema: _Schema) -> str | None:
     """Return why Claude can't be held to a schema, and where; None: it can."""
     if fault := find_fault(schema):
         return fault
-    if not _is_object(schema):
+    if schema.get("type") != "object":
         return "the schema has to be one of 'type: \"object\"', as at OpenAI."
     return next(chain(_faults(schema, schema, "the schema"), _circles(schema)), None)
 
@@ -68,6 +68,9 @@ def _faults_of_combination(schema: _Schema, place: str) -> Iterator[str]:
         yield f"{place} has several of 'properties', '$ref', 'anyOf' and 'allOf'; Claude can be held to one of them."
     if len(schema.get("allOf", ())) > 1:
         yield f"{place} has an 'allOf' of several schemas, which Claude can't be held to."
+    unknown = [name for name in schema.get("required", ()) if name not in schema.get("properties", {})]
+    if unknown:
+        yield f"{place} requires '{unknown[0][:64]}', which isn't among its 'properties'."
     if _is_object(schema) and "properties" not in schema:
         yield f"{place} is an object without 'properties', which would have to stay empty."
 

@@ -125,6 +125,14 @@ def find_adjustments(body: ChatCompletionRequest, circumstances: Circumstances =
     return tuple(found)
 
 
+def find_lost_thoughts(body: ChatCompletionRequest, circumstances: Circumstances) -> Adjustment | None:
+    """Return what to call it where a turn goes on without thinking; None: the client didn't ask for any."""
+    if body.reasoning_effort not in (None, "none"):
+        return Adjustment("reasoning_effort", _LOST_THOUGHTS, "reasoning_effort")
+    return Adjustment(THINKING_HEADER, _LOST_THOUGHTS) if circumstances.thinking_tokens else None
+
+
+_LOST_THOUGHTS = "what the model thought before its call is lost."
 _NO_DETAILS = "Claude sees every image alike."
 _NO_ROOM = "the limit of tokens leaves less room to think, or this model never thinks."
 _ALWAYS_THINKS = "this model always thinks."

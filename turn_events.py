@@ -54,8 +54,9 @@ _TOO_LONG_FOR_THE_CLI = "blocking_limit"
 _TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
 _FIRST_SERVER_ERROR = 500
 # The API has no code for it, and there is no other way to learn which models lack it. What it says of the schema, whose
-# place is `output_config.format.schema`, is another matter.
-_FORM = r"(output_config(\.format(\.type)?)?(?![.\w])|output.?format|structured.?outputs?)"
+# place is `output_config.format.schema`, or of another place, is another matter, whatever names it quotes.
+_OF_ANOTHER_PLACE = re.compile(r"(tools|messages|system)\b|.*output_config\.(?!format\b(?!\.schema))", re.DOTALL)
+_FORM = r"(output_config(\.format(\.type)?)?|output.?format|structured.?outputs?)"
 _LACKS_OUTPUT_FORMAT = re.compile(
     rf"{_FORM}\b.*\bnot (supported|available|permitted)|\bnot support.*\b{_FORM}", re.IGNORECASE | re.DOTALL
 )
@@ -365,6 +366,6 @@ def _failure(state: TurnState, result: ResultMessage) -> ApiError:
         # The CLI's prose names the upstream's address here.
         logger.warning("Claude's API failed (HTTP %s): %s", status, prose or result.errors)
         prose = _FAILED.format(f"HTTP {status}" if status else "no answer")
-    if status == HTTPStatus.BAD_REQUEST and _LACKS_OUTPUT_FORMAT.search(prose):
+    if status == HTTPStatus.BAD_REQUEST and not _OF_ANOTHER_PLACE.match(prose) and _LACKS_OUTPUT_FORMAT.search(prose):
         return OutputFormatError(prose)
     return from_upstream(status, prose, state.model)

@@ -5,6 +5,7 @@ Everything here is frozen: nobody changes a request on its way, nobody edits an 
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
@@ -121,6 +122,18 @@ class Thinking:
     effort: Effort | None = None
     is_shown: bool = False
 
+    def stopped(self) -> "Thinking":
+        """Return the same without any."""
+        return replace(self, budget_tokens=0)
+
+    def may_go_on_under(self, wanted: "Binding") -> bool:
+        """Whether a turn that thinks so much may go on where a request wants it otherwise; it can't change any more."""
+        if self == wanted.thinking.stopped():
+            return True
+        has_room = self.budget_tokens < (wanted.sampling.max_tokens or math.inf)
+        thinks = bool(self.budget_tokens) == bool(wanted.thinking.budget_tokens)
+        return has_room and thinks and self.effort == wanted.thinking.effort
+
 
 OUTPUT_TOOL = "StructuredOutput"
 """The tool that Claude Code has the model answer with, where it holds the answer to a schema."""
@@ -182,8 +195,10 @@ class Binding:
         assert self.output_format is not None  # noqa: S101 - for the type checker: there is a form
         held = replace(self, output_format=replace(self.output_format, held_by="claude_code"))
         may_not_call = self.tool_choice is not None and self.tool_choice.type == "none"
-        # Or its tool couldn't be called either.
-        return replace(held, tools=(), tool_choice=None) if may_not_call else held
+        if self.tools and not may_not_call:
+            return held
+        # Without functions that may be called there is its tool alone, to be called once.
+        return replace(held, tools=(), tool_choice=ToolChoice("auto", disable_parallel_tool_use=True))
 
     def can_follow(self, earlier: "Binding") -> bool:
         """Whether a conversation under `earlier` may go on under this one without the model being told of a change.

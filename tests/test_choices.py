@@ -1,12 +1,14 @@
 """Several answers to one request: side by side, each under its index, all ended together; through the real CLI."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from auth import hash_key
 from conftest import Server, ServerFactory
 from demo_upstream import DemoUpstream, Gate, Reply
 from function_calls import calling, scripted, tool
@@ -104,6 +106,29 @@ def test_choices_wait_for_each_other(serve: ServerFactory) -> None:
     server = serve(max_processes=1, spare_processes=0, queue_timeout=0.5)
     server.upstream.script(Reply(text=["Slow", "ly"], delta_delay=0.6), times=None)
     assert [choice["message"]["content"] for choice in ask(server, 3).json()["choices"]] == ["Slowly"] * 3
+
+
+def test_a_second_try_waits_for_its_siblings_too(serve: ServerFactory) -> None:
+    """A choice that is tried again in another form has given its place away, and is not turned away for that."""
+    server = serve(max_processes=1, spare_processes=0, queue_timeout=0.5)
+    lacks = Reply(status=400, error_message="This model does not support output format.", delay=0.4)
+    server.upstream.script(lacks, when=lambda body: "format" in body.get("output_config", {}), times=None)
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
+    response = ask(server, 3, response_format=wanted)
+    assert [json.loads(choice["message"]["content"]) for choice in response.json()["choices"]] == [{"x": 3}] * 3
+
+
+def test_a_budget_that_runs_out_between_choices_lets_the_request_finish(serve: ServerFactory, tmp_path: Path) -> None:
+    """It was let in as one; the next isn't."""
+    entry = f'[keys.anna]\nhash = "sha256:{hash_key("anna")}"\nusd_per_day = 0.000001\n'
+    (tmp_path / "keys.toml").write_text(entry, encoding="utf-8")
+    server = serve(api_keys_file=tmp_path / "keys.toml", max_processes=1, spare_processes=0)
+    scripted(server)
+    body = {"model": MODEL, "messages": PROMPT, "n": 3}
+    url, headers = f"{server.url}/v1/chat/completions", {"Authorization": "Bearer anna"}
+    assert len(httpx.post(url, json=body, headers=headers, timeout=30).json()["choices"]) == 3
+    assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 429
 
 
 def test_choices_may_call_functions(server: Server) -> None:

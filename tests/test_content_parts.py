@@ -1,7 +1,7 @@
 """Images and files: which reach the model, and which are refused before a process is spent; through the real CLI."""
 
 import socket
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from typing import Any
 
 import httpx
@@ -22,12 +22,29 @@ from content_blocks import (
     native_text,
     png,
 )
+from content_parts import to_block
 from demo_upstream import Reply
 from function_calls import called, calls_of, needs_reuse, plain, scripted, text, tool
+from models import ImagePart, ImageUrl
+from turns import ImageBlock, Source
 
 Json = dict[str, Any]
 
 MODEL = "claude-sonnet-4-5"
+# What begins as an image does, and isn't a whole one.
+BROKEN = (
+    b"\x89PNG\r\n\x1a\njunk",
+    b64decode(PNG)[:-20],
+    b"\xff\xd8\xff",
+    b"GIF89a",
+    b"RIFF1234WEBPjunk",
+    b"RIFF\xff\xff\0\0WEBPVP8 ",
+)
+WHOLE = {
+    "image/jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF\0\xff\xd9",
+    "image/gif": b"GIF89a\1\0\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\1\0\0;",
+    "image/webp": b"RIFF\x10\0\0\0WEBPVP8 \4\0\0\0\0\0\0\0",
+}
 
 
 def ask(server: Server, *messages: Json, **parameters: Any) -> httpx.Response:
@@ -56,6 +73,7 @@ def seen(server: Server) -> list[Json]:
         # Claude Code tells the type by the image itself.
         (image(f"data:image/jpg;base64,{PNG}"), NATIVE_IMAGE),
         (image(f"data:image/png;base64,{PNG[:60]}\r\n{PNG[60:]}\n"), NATIVE_IMAGE),
+        (image(f"data:image/png;base64, {PNG[:60]}\r{PNG[60:]}"), NATIVE_IMAGE),
         (image(ADDRESS), NATIVE_ADDRESS),
         (file(f"data:application/pdf;base64,{PDF}"), NATIVE_PDF),
         (file(PDF, filename="a b.pdf"), {**NATIVE_PDF, "title": "a b.pdf"}),
@@ -70,6 +88,14 @@ def test_a_part_reaches_the_model_as_it_is(server: Server, part: Json, block: Js
     assert response.status_code == 200, response.text
     assert seen(server) == [{"role": "user", "content": [text("Before"), block, text("after")]}]
     assert "x-claude-ignored-params" not in response.headers
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_images_of_every_type_pass(kind: str) -> None:
+    """Each is known by how it begins and ends."""
+    data = b64encode(WHOLE[kind]).decode()
+    part = ImagePart(type="image_url", image_url=ImageUrl(url=f"data:{kind};base64,{data}"))
+    assert to_block(part, "messages.[0].content.[0]") == ImageBlock(Source("base64", kind, data))
 
 
 def test_several_parts_in_any_message_of_the_user(server: Server) -> None:
@@ -154,6 +180,12 @@ def test_nothing_is_fetched_by_the_server(server: Server) -> None:
         (image("data:image/png;base64,@@@@"), "image_url.url", "invalid_value"),
         (image("data:image/png;base64,AAAA"), "image_url.url", "invalid_value"),
         (image(f"data:image/png;base64,{encoded('<html>')}"), "image_url.url", "invalid_value"),
+        *(
+            (image(f"data:image/png;base64,{b64encode(data).decode()}"), "image_url.url", "invalid_value")
+            for data in BROKEN
+        ),
+        (image("data:" + ";" * 1_000_000), "image_url.url", "invalid_value"),
+        (image("data:" + ";" * 1_000_000 + f";base64,{PNG}"), "image_url.url", "invalid_value"),
         (image(f"data:image/png;base64,{PNG[:-1]}"), "image_url.url", "invalid_value"),
         (image(f"data:image/png,{PNG}"), "image_url.url", "invalid_value"),
         (image(f"data:image/tiff;base64,{PNG}"), "image_url.url", "invalid_value"),

@@ -151,7 +151,9 @@ def test_no_room_to_think_is_named(server: Server) -> None:
     assert post(server, {BUDGET_HEADER: "50000"}).headers["x-claude-ignored-params"] == BUDGET_HEADER
 
 
-@pytest.mark.parametrize("model", [ALWAYS, "claude-sonnet-5-5", "CLAUDE-SONNET-5-5", "claude-sonnet-5-5[1m]"])
+@pytest.mark.parametrize(
+    "model", [ALWAYS, "claude-sonnet-5-5", "CLAUDE-SONNET-5-5", "claude-fable-5", "claude-opus-5-5[1m]"]
+)
 def test_a_model_that_always_thinks_is_told_so_whatever_its_name(server: Server, model: str) -> None:
     """Neither an effort of none nor a budget of 0 stops it; a small limit of tokens changes nothing of an effort."""
     headers = [
@@ -160,6 +162,13 @@ def test_a_model_that_always_thinks_is_told_so_whatever_its_name(server: Server,
         post(server, model=model, reasoning_effort="high", max_tokens=500).headers,
     ]
     assert [each.get("x-claude-ignored-params") for each in headers] == ["reasoning_effort", BUDGET_HEADER, None]
+    assert server.upstream.messages_requests()[-1].body["thinking"] == {**ON, "display": "summarized"}
+
+
+def test_the_operators_budget_shows_what_is_thought_anyway(serve: ServerFactory) -> None:
+    """Also where the limit of tokens would leave no room for a budget."""
+    server = serve(max_thinking_tokens=2048)
+    post(server, model=ALWAYS, max_tokens=500)
     assert server.upstream.messages_requests()[-1].body["thinking"] == {**ON, "display": "summarized"}
 
 
@@ -235,13 +244,47 @@ def test_a_call_whose_thoughts_are_lost_is_answered_without(serve: ServerFactory
     scripted(server, calling("weather", thinking="I have to look"))
     messages = [*PROMPT, post(server, reasoning_effort="high", tools=[tool()]).json()["choices"][0]["message"]]
     messages += results(calls_of(messages), "21 °C")
-    assert post(server, reasoning_effort="high", tools=[tool()], messages=messages).status_code == 200
+    response = post(server, reasoning_effort="high", tools=[tool()], messages=messages)
+    assert (response.status_code, response.headers["x-claude-ignored-params"]) == (200, "reasoning_effort")
     assert seen(server)[0] == OFF
     blocks = server.upstream.messages_requests()[-1].body["messages"][1]["content"]
     assert [block["type"] for block in map(plain, blocks)] == ["text", "tool_use"]
     messages += [{"role": "assistant", "content": "Fine."}, *PROMPT]
     assert post(server, reasoning_effort="high", tools=[tool()], messages=messages).status_code == 200
     assert seen(server)[0] == budget(20_000)
+
+
+@needs_reuse
+def test_a_loop_whose_first_thoughts_are_lost_goes_on_in_one_process(serve: ServerFactory) -> None:
+    """The process that took it up without thinking waits for the next results, too, and the header tells each time."""
+    server = serve()
+    scripted(server, calling("weather"), calling("weather"))
+    messages = [*PROMPT, post(server, tools=[tool()]).json()["choices"][0]["message"], *PROMPT]
+    messages[-1:] = results(calls_of(messages[:-1]), "21 °C")
+    origins, named = [], []
+    for _ in range(2):
+        response = post(server, reasoning_effort="low", tools=[tool()], messages=messages)
+        origins.append(response.headers["x-claude-process"])
+        named.append(response.headers.get("x-claude-ignored-params"))
+        messages.append(response.json()["choices"][0]["message"])
+        if messages[-1].get("tool_calls"):
+            messages += results(calls_of(messages), "22 °C")
+    assert (origins[1], named) == ("adopted", ["reasoning_effort"] * 2)
+
+
+@needs_reuse
+def test_a_smaller_limit_leaves_a_waiting_turn_alone(serve: ServerFactory) -> None:
+    """As long as the budget that it began with has room in it: clients count their limits down."""
+    server = serve()
+    scripted(server, calling("weather", thinking="I have to look"))
+    first = post(server, reasoning_effort="low", max_tokens=6000, tools=[tool()]).json()["choices"][0]["message"]
+    messages = [*PROMPT, first]
+    messages += results(calls_of(messages), "21 °C")
+    response = post(server, reasoning_effort="low", max_tokens=5000, tools=[tool()], messages=messages)
+    assert response.headers["x-claude-process"] == "adopted"
+    assert "x-claude-ignored-params" not in response.headers
+    body = server.upstream.messages_requests()[-1].body
+    assert (body["thinking"]["budget_tokens"], body["max_tokens"]) == (4096, 5000)
 
 
 def test_a_client_may_send_thoughts_back(server: Server) -> None:

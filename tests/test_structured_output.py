@@ -260,7 +260,7 @@ def test_functions_that_may_not_be_called_stay_out_of_the_way(serve: ServerFacto
     assert answer_of(post(server, response_format=wanted, tools=[tool()], tool_choice="none")) == VALUE
     body = server.upstream.messages_requests()[-1].body
     assert [each["name"] for each in body["tools"]] == [OUTPUT]
-    assert body.get("tool_choice") is None
+    assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
 
 
 @pytest.mark.parametrize("response_format", [FORMAT, ANY_OBJECT], ids=["schema", "object"])

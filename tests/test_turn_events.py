@@ -47,6 +47,9 @@ def test_a_model_that_lacks_formats_is_known_by_the_apis_words(message: str) -> 
     [
         "output_config.format.schema: For 'integer' type, property 'minimum' is not supported",
         "output_config.format.schema: too complex, not supported",
+        "output_config.format.schema: property 'structured_outputs': keyword 'default' is not supported",
+        "tools.0.name: 'structured_output' is not supported",
+        "messages.1: citations are not supported with output format",
         "output_config.effort: this level is not supported by this model",
         "max_tokens: 200000 > 64000, which is not supported",
         "temperature: Extra inputs are not permitted",
