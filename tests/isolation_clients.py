@@ -381,7 +381,15 @@ def planned(conversation: Conversation, move: Move, taken: set[str]) -> Turn:
 
 
 def _behind_the_answer(messages: list[Json]) -> list[Json]:
-    return messages[max([0, *_places(messages, "assistant")]) :]
+    """What follows the last answer that says something: the model sees no other."""
+    places = [place for place in _places(messages, "assistant") if _says_something(messages[place])]
+    return messages[max([0, *places]) :]
+
+
+def _says_something(message: Json) -> bool:
+    content = message.get("content") or ""
+    texts = [content] if isinstance(content, str) else [part["text"] for part in content]
+    return bool(message.get("tool_calls")) or any(text.strip() for text in texts)
 
 
 def _answer(messages: list[Json], move: Move) -> None:
