@@ -192,7 +192,7 @@ class ChatService:
             model=model,
             thinks=await self.catalog.thinks(model) if says_how_to_think else "if told",
             holds_output=self.catalog.holds_output(model),
-            has_service_tiers=self.rules.has_service_tiers,
+            login=self.rules.login,
             thinking_tokens=options.thinking_tokens,
             usual_thinking_tokens=self.usual_thinking_tokens,
         )

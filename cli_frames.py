@@ -4,7 +4,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -53,9 +53,7 @@ def rebinding(old: Binding | None, new: Binding, environment: Mapping[str, str] 
         settings["effortLevel"] = new.thinking.effort
     if _budget(new.thinking) != _budget(before.thinking):
         yield "set_max_thinking_tokens", _budget(new.thinking)
-    variables_before = _variables(before)
-    changed = {name: value for name, value in _variables(new).items() if value != variables_before[name]}
-    variables = {**(environment or {}), **changed}
+    variables = {**(environment or {}), **_changed_variables(before, new)}
     if variables:
         settings["env"] = variables
     if settings:
@@ -89,6 +87,13 @@ def server_name(tools: Sequence[Tool]) -> str | None:
     return f"client_{blake2b(names.encode(), digest_size=8).hexdigest()}"
 
 
+def _changed_variables(old: Binding, new: Binding) -> Mapping[str, str]:
+    if replace(old, model=new.model, system=new.system) == new:  # What they are made of is large, at times.
+        return {}
+    before = _variables(old)
+    return {name: value for name, value in _variables(new).items() if value != before[name]}
+
+
 def _variables(binding: Binding) -> Mapping[str, str]:
     """Return the variables that say what goes into each request; they stay until others take their place."""
     body, limit = _body(binding), binding.sampling.max_tokens
@@ -116,7 +121,7 @@ def _definitions(binding: Binding) -> Iterator[Frame]:
     """Yield the tools for the body: by itself Claude Code sorts them, and knows nothing of `strict`."""
     yield from (json.loads(tool.definition) for tool in binding.tools)
     # While the model has to call a function of the client's, it can't answer yet.
-    is_forced = binding.tool_choice is not None and binding.tool_choice.type in ("any", "tool")
+    is_forced = binding.tool_choice is not None and binding.tool_choice.is_forced
     if binding.tools and binding.own_schema and not is_forced:
         # Those in the body take the place of all others, Claude Code's own included.
         schema = json.loads(binding.own_schema)

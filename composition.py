@@ -50,10 +50,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
     Raises ConfigurationError where there is no usable CLI, or a file of keys that can't be used.
     """
     keys = KeyRing(settings)
-    if not settings.asks_for_keys and not settings.is_local:
-        logger.warning(
-            "This server listens on %s and asks for no API key: whoever reaches it may use it", settings.host
-        )
+    _warn_of_open_port(settings)
     cli_path = find_cli(settings.claude_cli_path)
     version = await run_in_threadpool(check_cli, cli_path, settings.environment.get("PATH", ""))
     async with AsyncExitStack() as stack:
@@ -82,7 +79,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             login,
             profile,
             settings.timeout_seconds,
-            Rules(settings.strict_parameters, settings.max_n, has_service_tiers=login.method == "anthropic"),
+            Rules(settings.strict_parameters, settings.max_n, login=login.method),
             usual_thinking_tokens=settings.max_thinking_tokens,
         )
         yield Services(
@@ -97,6 +94,13 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             connection=stores.connection,
             chat=chat,
             claude_code_version=version,
+        )
+
+
+def _warn_of_open_port(settings: Settings) -> None:
+    if not settings.asks_for_keys and not settings.is_local:
+        logger.warning(
+            "This server listens on %s and asks for no API key: whoever reaches it may use it", settings.host
         )
 
 

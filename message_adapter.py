@@ -153,13 +153,12 @@ def _answer(events: Sequence[TurnEvent], style: CallStyle) -> AnswerMessage:
     thoughts = "".join(event.thinking for event in events if isinstance(event, ThinkingDelta))
     refusal = next(event.refusal for event in events if isinstance(event, TurnEnded))
     calls = _calls(events, style)
-    return AnswerMessage(
-        content=text or (None if calls or refusal else ""),
-        refusal=refusal,
-        reasoning_content=thoughts or None,
-        tool_calls=calls or None if not style.is_legacy else None,
-        function_call=calls[0].function if calls and style.is_legacy else None,
-    )
+    if style.is_legacy:
+        told: dict[str, Any] = {"function_call": calls[0].function if calls else None}
+    else:
+        told = {"tool_calls": calls or None}
+    content = text or (None if calls or refusal else "")
+    return AnswerMessage(content=content, refusal=refusal, reasoning_content=thoughts or None, **told)
 
 
 def _calls(events: Sequence[TurnEvent], style: CallStyle) -> list[ToolCall]:

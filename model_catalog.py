@@ -73,9 +73,8 @@ class ModelCatalog:
         if _NEVER_THINKS.match(name):
             return "never"
         listed = [each for each in (await self.inspection()).models if not each.can_stop_thinking]
-        names = {each.alias.removesuffix(_LONG_CONTEXT) for each in listed}
-        families = {_family(each.id) for each in listed}
-        return "always" if name in names or (_family(name) or "none") in families else "if told"
+        names = {each.alias.removesuffix(_LONG_CONTEXT) for each in listed} | {_family(each.id) for each in listed}
+        return "always" if {name, _family(name)} & names else "if told"
 
     def holds_output(self, model: str) -> bool:
         """Whether Claude's API holds answers of a model to a schema, as far as it's known."""
@@ -86,9 +85,10 @@ class ModelCatalog:
         self._without_output_format.add(model)
 
 
-def _family(name: str) -> str | None:
+def _family(name: str) -> str:
+    """Return what a model has in common with its relatives, like `claude-sonnet-5`; the name, where it doesn't tell."""
     found = _FAMILY.match(name.lower())
-    return found and found[0]
+    return found[0] if found else name
 
 
 def _fits(name: str, pattern: str) -> bool:

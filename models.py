@@ -227,6 +227,10 @@ def _one_or_many(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+MOST_FUNCTIONS = 128
+MOST_STOPS = 4
+
+
 class ChatCompletionRequest(_Received):
     """The body of POST /v1/chat/completions, as far as it is understood; parameter_validator sees to the rest."""
 
@@ -236,13 +240,13 @@ class ChatCompletionRequest(_Received):
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    stop: Annotated[Annotated[list[str], Field(max_length=4)] | None, BeforeValidator(_one_or_many)] = None
+    stop: Annotated[Annotated[list[str], Field(max_length=MOST_STOPS)] | None, BeforeValidator(_one_or_many)] = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    tools: Annotated[list[FunctionTool], Field(min_length=1, max_length=128)] | None = None
+    tools: Annotated[list[FunctionTool], Field(min_length=1, max_length=MOST_FUNCTIONS)] | None = None
     tool_choice: ToolChoiceOption | None = None
     parallel_tool_calls: bool | None = None
-    functions: Annotated[list[FunctionDefinition], Field(min_length=1, max_length=128)] | None = None
+    functions: Annotated[list[FunctionDefinition], Field(min_length=1, max_length=MOST_FUNCTIONS)] | None = None
     function_call: FunctionCallOption | None = None
     n: int | None = Field(default=None, ge=1)
     response_format: ResponseFormat | None = None

@@ -91,14 +91,14 @@ def _faults_of_keyword(keyword: str, value: Any, root: _Schema, place: str) -> I
 
 
 def _fault_of_reference(reference: str, root: _Schema) -> Iterator[str]:
-    if _referenced(reference, root) is None:
+    if not _is_known(reference, root):
         yield f"a '$ref' to {reference[:64]!r}; only '#/$defs/…' of the schema itself can be referred to."
 
 
-def _referenced(reference: str, root: _Schema) -> object:
+def _is_known(reference: str, root: _Schema) -> bool:
     hash_sign, *steps = reference.split("/")
     is_local = hash_sign == "#" and len(steps) == 2 and steps[0] in _DEFINITIONS  # noqa: PLR2004 - where, and which
-    return root.get(steps[0], {}).get(steps[1]) if is_local else None
+    return is_local and steps[1] in root.get(steps[0], {})
 
 
 def _circles(root: _Schema) -> Iterator[str]:

@@ -21,6 +21,7 @@ from models import (
     TextPart,
 )
 from output_schema import enforceable, find_limitation
+from parameter_validator import PARAMETERS
 from request_options import THINKING_HEADER
 from turns import OUTPUT_TOOL, Binding, Effort, OutputFormat, Sampling, Thinking, ThinksWhen
 
@@ -56,7 +57,8 @@ class Circumstances:
     thinks: ThinksWhen = "if told"
     holds_output: bool = True
     """Whether Claude's API holds this model to a schema."""
-    has_service_tiers: bool = True
+    login: str | None = "anthropic"
+    """The server's, at Claude."""
     thinking_tokens: int | None = None
     """The request's own budget."""
     usual_thinking_tokens: int = 0
@@ -208,12 +210,13 @@ def _texts(body: ChatCompletionRequest) -> Iterator[str]:
 
 def _sampling(body: ChatCompletionRequest, circumstances: Circumstances) -> Sampling:
     temperature = None if body.temperature is None else min(body.temperature, _HIGHEST_TEMPERATURE)
+    has_tiers = PARAMETERS["service_tier"].login == circumstances.login
     return Sampling(
         temperature=None if temperature == _HIGHEST_TEMPERATURE else temperature,
         top_p=None if body.top_p == _ALL else body.top_p,
         stop_sequences=tuple(stop for stop in body.stop or () if stop.strip()),  # Claude refuses blank ones.
         max_tokens=body.token_limit,
-        service_tier=_SERVICE_TIERS.get(body.service_tier or "") if circumstances.has_service_tiers else None,
+        service_tier=_SERVICE_TIERS.get(body.service_tier or "") if has_tiers else None,
     )
 
 
@@ -235,7 +238,7 @@ def _thinking(body: ChatCompletionRequest, circumstances: Circumstances) -> Thin
 def _usual_tokens(body: ChatCompletionRequest, circumstances: Circumstances) -> int:
     """What a request gets that doesn't say how to think: nothing, where it says what goes with no thinking."""
     choice = to_tool_choice(body)
-    is_forced = choice is not None and choice.type in ("any", "tool")
+    is_forced = choice is not None and choice.is_forced
     says_otherwise = is_forced or (body.temperature, body.top_p) != (None, None)
     return 0 if says_otherwise else circumstances.usual_thinking_tokens
 

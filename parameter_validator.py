@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from errors import InvalidRequestError
+from models import MOST_FUNCTIONS, MOST_STOPS
 
 Fate = Literal["supported", "mapped", "ignored", "refused"]
 
@@ -26,28 +27,28 @@ class Parameter:
     """What is accepted, in words."""
     becomes: str | None = None
     reason: str | None = None
-    login: str = "any"
-    """Under which login it takes effect."""
+    login: str | None = None
+    """Under which login alone it takes effect; under any other it is ignored."""
     harmless: tuple[Any, ...] = ()
     """Values that ask for nothing beyond what is done anyway."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the operator decided of parameters."""
+    """What the operator decided of parameters, and with which login."""
 
     is_strict: bool
     """Whether what would be ignored, or sent otherwise than it came, is refused."""
     most_choices: int
-    has_service_tiers: bool
-    """Whether the server's login has them."""
+    login: str | None
+    """The server's, at Claude."""
 
 
 def _supported(values: str) -> Parameter:
     return Parameter("supported", values)
 
 
-def _mapped(values: str, becomes: str, login: str = "any") -> Parameter:
+def _mapped(values: str, becomes: str, login: str | None = None) -> Parameter:
     return Parameter("mapped", values, becomes, login=login)
 
 
@@ -78,13 +79,13 @@ PARAMETERS: Mapping[str, Parameter] = {
     "max_completion_tokens": _mapped("1 or more", "max_tokens"),
     "max_tokens": _mapped("1 or more", "max_tokens, where there is no max_completion_tokens"),
     "n": _mapped("1 to MAX_N; 1 in a session", "so many turns, side by side"),
-    "stop": _mapped("a string, or up to 4", "stop_sequences, less blank ones"),
+    "stop": _mapped(f"a string, or up to {MOST_STOPS}", "stop_sequences, less blank ones"),
     "temperature": _mapped("0 to 2", "temperature, at most 1"),
     "top_p": _supported("0 to 1"),
-    "tools": _supported("up to 128 functions"),
+    "tools": _supported(f"up to {MOST_FUNCTIONS} functions"),
     "tool_choice": _mapped(_CHOICE, "tool_choice"),
     "parallel_tool_calls": _mapped("true, false", "tool_choice.disable_parallel_tool_use"),
-    "functions": _mapped("up to 128; the older form of tools", "tools, of which one is called at a time"),
+    "functions": _mapped(f"up to {MOST_FUNCTIONS}; the older form of tools", "tools, of which one is called at a time"),
     "function_call": _mapped("none, auto or a function's name", "tool_choice"),
     "response_format": _mapped(
         "text, json_object, or a json_schema that Claude can be held to, see below",
@@ -94,7 +95,9 @@ PARAMETERS: Mapping[str, Parameter] = {
         "none, minimal, low, medium, high, xhigh",
         "thinking and output_config.effort, as the model has them",
     ),
-    "service_tier": _mapped("auto, default", "service_tier: auto, standard_only", login="anthropic; else ignored"),
+    "service_tier": _mapped(
+        "auto, default; flex, scale and priority are ignored", "service_tier: auto, standard_only", login="anthropic"
+    ),
     "frequency_penalty": _ignored(_NO_PENALTIES, (0, 0.0)),
     "logit_bias": _ignored(_NO_PENALTIES, ({},)),
     "metadata": _ignored(_NO_STORE, ({},)),
@@ -185,8 +188,8 @@ def shown_name(name: str) -> str:
 
 def _fate(name: str, value: object, rules: Rules) -> Parameter:
     row = PARAMETERS.get(name, _UNKNOWN)
-    if name == "service_tier" and not rules.has_service_tiers:
-        return _ignored("The tier is that of the server's login.")
+    if row.login not in (None, rules.login):
+        return _ignored(f"It takes effect only with the login '{row.login}'.")
     # Of the same type: Python takes True for 1, JSON doesn't.
     if any(type(value) is type(harmless) and value == harmless for harmless in row.harmless):
         return _ASKS_FOR_NOTHING

@@ -8,13 +8,18 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from errors import InvalidRequestError, RequestTooLargeError
-from models import ChatCompletionRequest
+from models import MOST_FUNCTIONS, MOST_STOPS, ChatCompletionRequest
 
 # Locations in messages: ("messages", 0, role, field, …), and for content (…, "content", type, 0, part's type, …).
 _FIELD_OF_MESSAGE = 4
 _BRANCHES: Mapping[tuple[int | str, ...], frozenset[int]] = {(): frozenset({2}), ("content",): frozenset({2, 4, 6})}
 _LONGEST_QUOTE = 64
-_MOST_ITEMS: Mapping[str, int] = {"messages": 10_000, "tools": 128, "functions": 128, "stop": 4}
+_MOST_ITEMS: Mapping[str, int] = {
+    "messages": 10_000,
+    "tools": MOST_FUNCTIONS,
+    "functions": MOST_FUNCTIONS,
+    "stop": MOST_STOPS,
+}
 _MOST_PARTS = 10_000
 """Parts of content and calls, of all messages together."""
 

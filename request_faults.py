@@ -46,7 +46,7 @@ def examine(body: Mapping[str, Any], rules: Rules) -> Examination:
         *_faults_of_session(sound),
         *find_faults_of_functions(sound),
         *find_faults_of_output(sound),
-        *(adjustment.refusal for adjustment in find_adjustments(sound) if rules.is_strict),
+        *(adjustment.refusal for adjustment in (find_adjustments(sound) if rules.is_strict else ())),
         *find_faults_of_conversation(sound.messages, is_whole=sound.session_id is None),
     )
     messages = {fault.param: fault.message for fault in reversed(refusals)}

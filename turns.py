@@ -166,6 +166,11 @@ class ToolChoice:
     name: str | None = None
     disable_parallel_tool_use: bool = False
 
+    @property
+    def is_forced(self) -> bool:
+        """Whether the model has to call."""
+        return self.type in ("any", "tool")
+
 
 @dataclass(frozen=True)
 class Binding:

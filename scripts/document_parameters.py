@@ -29,8 +29,8 @@ def _every_parameter() -> Iterator[str]:
     yield "| parameter | | accepts | becomes, or why not | login |"
     yield "|---|---|---|---|---|"
     for name, row in PARAMETERS.items():
-        becomes = row.becomes or row.reason or "the same"
-        yield f"| `{name}` | {_FATES[row.fate]} | {row.values} | {becomes} | {row.login} |"
+        becomes, login = row.becomes or row.reason or "the same", f"{row.login}; else ignored" if row.login else "any"
+        yield f"| `{name}` | {_FATES[row.fate]} | {row.values} | {becomes} | {login} |"
 
 
 def _names_only() -> Iterator[str]:

@@ -10,10 +10,10 @@ from conftest import REPOSITORY
 LAYERS = (
     {"background", "callers", "config", "errors", "schema_instance", "side_by_side", "turns"},
     {"cli_frames", "cli_launch", "conversation", "demo_upstream", "json_schema", "keys_file", "models"},
-    {"answer_models", "call_history", "content_parts", "output_schema", "request_options"},
+    {"answer_models", "call_history", "content_parts", "output_schema", "parameter_validator", "request_options"},
     {"client_functions", "report_models", "session_locks", "stores", "tool_bridge", "turn_queue"},
     {"cli_channel", "memory_stores", "parameter_mapping", "redis_stores", "turn_events"},
-    {"auth", "claude_process", "message_adapter", "parameter_validator", "rate_limiter", "request_body", "streaming"},
+    {"auth", "claude_process", "message_adapter", "rate_limiter", "request_body", "streaming"},
     {"ending_processes", "engine_probe", "model_catalog", "quotas", "session_manager", "spare_processes"},
     {"process_pool", "request_faults"},
     {"chat_service", "http_layer", "pool_metrics"},

@@ -11,7 +11,7 @@ from errors import InvalidRequestError
 from models import ChatCompletionRequest
 from parameter_validator import PARAMETERS, Fate, Rules, check_parameters, find_refusals
 
-USUAL = Rules(is_strict=False, most_choices=8, has_service_tiers=True)
+USUAL = Rules(is_strict=False, most_choices=8, login="anthropic")
 REFUSED = {
     "audio": {"voice": "alloy", "format": "wav"},
     "logprobs": True,
@@ -62,7 +62,7 @@ def test_all_refusals_are_found() -> None:
         "top_logprobs": None,
     }
     assert [refusal.param for refusal in find_refusals(body, USUAL)] == ["a b", "audio", "stream_options", "n"]
-    strict = Rules(is_strict=True, most_choices=9, has_service_tiers=True)
+    strict = Rules(is_strict=True, most_choices=9, login="anthropic")
     assert [refusal.param for refusal in find_refusals(body, strict)] == ["a b", "audio", "seed", "stream_options"]
     assert [refusal.param for refusal in find_refusals({"n": 2, "session_id": "s"}, USUAL)] == ["n"]
 

@@ -16,7 +16,7 @@ from request_faults import examine, explained
 from test_request_body import ANYTHING, NEARLY
 from turns import Binding
 
-USUAL = Rules(is_strict=False, most_choices=8, has_service_tiers=True)
+USUAL = Rules(is_strict=False, most_choices=8, login="anthropic")
 PARTS = st.sampled_from([{"type": "text", "text": "x"}, {"type": "image_url"}, {"type": "text"}])
 ARGUMENTS = st.sampled_from("{[") | st.just("{}")
 CALLS = st.sampled_from([{"id": name, "function": {"name": "f", "arguments": text}} for name in "ab" for text in "{["])
