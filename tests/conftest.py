@@ -6,6 +6,8 @@ Every variable of the machine goes before the first test: no test can use a real
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,11 +21,14 @@ import pytest
 import uvicorn
 from anyio.from_thread import start_blocking_portal
 
+import cli_launch
 from claude_cli import Lab
+from commands import Command, Start, end
 from config import Settings, load_settings
-from demo_upstream import DemoUpstream
+from demo_upstream import DemoUpstream, Reply
 from main import create_app
 from real_services import PROGRAMS, RedisServer, install, running_redis
+from turns import LaunchProfile
 
 COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 # How much `make soak` plays: see test_isolation.py and test_replicated_sessions.py.
@@ -143,6 +148,14 @@ def client(server: Server) -> openai.OpenAI:
     return server.client()
 
 
+@pytest.fixture
+def profile(api_key_environment: Mapping[str, str], upstream: DemoUpstream, tmp_path: Path) -> LaunchProfile:
+    """How to start a CLI that sees nothing of this machine."""
+    upstream.script(Reply(text="Fine."), times=None)
+    environment = {**api_key_environment, "CLAUDE_CONFIG_DIR": str(tmp_path / "config")}
+    return LaunchProfile(cli_launch.find_cli(None), tuple(environment.items()), tmp_path, bare=True)
+
+
 ServerFactory = Callable[..., Server]
 
 
@@ -181,6 +194,28 @@ def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     # Without limits a minute: tests of something else ask oftener.
     usual = {"_env_file": None, "rate_limit_enabled": False, **reuse}
     return load_settings(**{**usual, **named, **options}).within(environment)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start `python …` in the repository with an environment from nothing; end it afterwards."""
+    with ExitStack() as stack:
+
+        def run(*arguments: str, **variables: str) -> Command:
+            environment = clean_environment(PYTHONUNBUFFERED="1", **variables)
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=REPOSITORY,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            stack.callback(end, process)
+            assert process.stdout is not None
+            return Command(process, process.stdout)
+
+        yield run
 
 
 @pytest.fixture

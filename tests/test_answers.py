@@ -8,6 +8,7 @@ import httpx
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from chat import chunks, send, sse_data
 from conftest import Server, ServerFactory
 from demo_upstream import Reply, ToolCall
 from function_calls import calling, scripted, tool
@@ -46,8 +47,7 @@ ANSWERS: Mapping[str, tuple[Json, Reply]] = {
 
 def post(server: Server, headers: dict[str, str] | None = None, **parameters: Any) -> httpx.Response:
     """Send a chat completion as it is."""
-    body = {"model": MODEL, "messages": PROMPT, **parameters}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+    return send(server, {"model": MODEL, "messages": PROMPT, **parameters}, headers)
 
 
 def extras(value: Any) -> set[str]:
@@ -58,13 +58,6 @@ def extras(value: Any) -> set[str]:
         return set()
     own = {*(value.model_extra or {})}
     return own.union(*(extras(getattr(value, name)) for name in type(value).model_fields))
-
-
-def chunks(response: httpx.Response) -> list[str]:
-    """The data of a stream's chunks; it has to end well."""
-    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
-    assert lines.pop() == "[DONE]"
-    return lines
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
@@ -88,7 +81,8 @@ def test_each_chunk_is_of_the_published_type(server: Server, kind: str) -> None:
     parameters, reply = ANSWERS[kind]
     server.upstream.script(reply, times=None)
     whole = post(server, **parameters).json()
-    streamed = chunks(post(server, **parameters, stream=True, stream_options={"include_usage": True}))
+    *streamed, done = sse_data(post(server, **parameters, stream=True, stream_options={"include_usage": True}))
+    assert done == "[DONE]"
     parsed = [ChatCompletionChunk.model_validate_json(chunk, strict=True) for chunk in streamed]
     assert {name for chunk in parsed for name in extras(chunk)} == (
         {"reasoning_content"} if kind == "thoughts" else set()
@@ -144,7 +138,7 @@ def usage_told(server: Server, reply: Reply, headers: dict[str, str] | None, *, 
     scripted(server, reply)
     if stream:
         response = post(server, headers, stream=True, stream_options={"include_usage": True})
-        last: Json = json.loads(chunks(response)[-1])["usage"]
+        last: Json = chunks(response)[-1]["usage"]
         return last
     whole: Json = post(server, headers).json()["usage"]
     return whole
@@ -188,10 +182,7 @@ def test_each_error_has_the_envelope(server: Server, kind: str, stream: bool) ->
 def test_a_failure_in_mid_stream_is_an_event(server: Server) -> None:
     """Whatever came before it is of the published type, it has the envelope, and no [DONE] follows."""
     server.upstream.script(Reply(text=["One", "two", "three"], error_after=2, delta_delay=0.1), times=None)
-    lines = [
-        line.removeprefix("data: ") for line in post(server, stream=True).text.splitlines() if line.startswith("data")
-    ]
-    *earlier, last = lines
+    *earlier, last = sse_data(post(server, stream=True))
     for chunk in earlier:
         ChatCompletionChunk.model_validate_json(chunk, strict=True)
     assert json.loads(last)["error"].keys() == {"message", "type", "param", "code"}

@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from auth import hash_key
+from chat import chunks, send
 from conftest import Server, ServerFactory
 from demo_upstream import DemoUpstream, Gate, Reply
 from function_calls import calling, scripted, tool
@@ -23,14 +24,7 @@ USAGE = {"input_tokens": 10, "output_tokens": 5}
 def ask(server: Server, choices: int, **parameters: Any) -> httpx.Response:
     """Ask for so many answers."""
     body = {"model": MODEL, "messages": PROMPT, "n": choices, **parameters}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=30)
-
-
-def chunks(response: httpx.Response) -> list[Json]:
-    """The chunks of a stream, which has to end well."""
-    lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: ")]
-    assert lines[-1] == "[DONE]"
-    return [json.loads(line) for line in lines[:-1]]
+    return send(server, body)
 
 
 def working(server: Server) -> int:

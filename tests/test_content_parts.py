@@ -8,6 +8,7 @@ import httpx
 import openai
 import pytest
 
+from chat import send
 from conftest import Server, ServerFactory
 from content_blocks import (
     ADDRESS,
@@ -49,8 +50,7 @@ WHOLE = {
 
 def ask(server: Server, *messages: Json, **parameters: Any) -> httpx.Response:
     """Send a conversation as it is."""
-    body = {"model": MODEL, "messages": messages, **parameters}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=30)
+    return send(server, {"model": MODEL, "messages": messages, **parameters})
 
 
 def user(*content: Json) -> Json:

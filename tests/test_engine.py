@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from chat import send
 from conftest import Server, ServerFactory, clean_environment
 from demo_upstream import Gate, Reply
 
@@ -22,8 +23,7 @@ def ask(server: Server, *texts: str, **more: Any) -> httpx.Response:
     """Have a conversation answered, the user's text first."""
     roles = ("user", "assistant")
     messages = [{"role": roles[index % 2], "content": text} for index, text in enumerate(texts)]
-    body = {"model": MODEL, "messages": messages, **more}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
+    return send(server, {"model": MODEL, "messages": messages, **more})
 
 
 def claude_processes() -> list[psutil.Process]:

@@ -10,16 +10,9 @@ from openai.types.chat import completion_create_params
 from errors import InvalidRequestError
 from models import ChatCompletionRequest
 from parameter_validator import PARAMETERS, Fate, Rules, check_parameters, find_refusals
+from parameter_values import REFUSED
 
 USUAL = Rules(is_strict=False, most_choices=8, login="anthropic")
-REFUSED = {
-    "audio": {"voice": "alloy", "format": "wav"},
-    "logprobs": True,
-    "modalities": ["text", "audio"],
-    "prediction": {"type": "content", "content": "x"},
-    "top_logprobs": 0,
-    "web_search_options": {},
-}
 HARMLESS: list[tuple[str, Any]] = [
     ("store", False),
     ("logit_bias", {}),

@@ -7,10 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
+from chat import send
 from conftest import Server, ServerFactory
 from demo_upstream import Reply
 from function_calls import tool
 from parameter_validator import PARAMETERS
+from parameter_values import REFUSED, TUNING
 
 Json = dict[str, Any]
 
@@ -23,8 +25,7 @@ OLD = {"name": "weather", "parameters": SCHEMA}
 
 def post(server: Server, **parameters: Any) -> httpx.Response:
     """Send a chat completion as it is."""
-    body = {"model": MODEL, "messages": JSON_PLEASE, **parameters}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=30)
+    return send(server, {"model": MODEL, "messages": JSON_PLEASE, **parameters})
 
 
 def seen(server: Server) -> Json:
@@ -92,21 +93,7 @@ HONOURED: Mapping[str, tuple[Json, Check]] = {
 }
 """What is sent, and what the API's body has to have, for each parameter that takes effect."""
 
-SOMETHING: Mapping[str, Any] = {
-    "frequency_penalty": 0.5,
-    "logit_bias": {"50256": -100},
-    "metadata": {"a": "b"},
-    "presence_penalty": 0.5,
-    "store": True,
-    "audio": {"voice": "alloy", "format": "wav"},
-    "logprobs": True,
-    "modalities": ["text", "audio"],
-    "prediction": {"type": "content", "content": "x"},
-    "top_logprobs": 2,
-    "web_search_options": {},
-}
-"""A value that asks for something, where 1 won't do."""
-
+SOMETHING = {**TUNING, **REFUSED}
 NAMES_OF = {
     fate: sorted(name for name, row in PARAMETERS.items() if row.fate == fate) for fate in ("ignored", "refused")
 }

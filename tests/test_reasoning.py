@@ -1,11 +1,11 @@
 """How much the model thinks, and what is seen of it: efforts, budgets and thoughts, through the real CLI."""
 
-import json
 from typing import Any
 
 import httpx
 import pytest
 
+from chat import chunks, send
 from conftest import Server, ServerFactory
 from demo_upstream import Reply
 from function_calls import calling, calls_of, needs_reuse, plain, results, scripted, text, tool
@@ -20,8 +20,7 @@ THOUGHT = Reply(thinking="First this, then that", text="Because.", usage={"outpu
 
 def post(server: Server, headers: dict[str, str] | None = None, **parameters: Any) -> httpx.Response:
     """Send a chat completion as it is."""
-    body = {"model": BUDGETED, "messages": PROMPT, **parameters}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+    return send(server, {"model": BUDGETED, "messages": PROMPT, **parameters}, headers)
 
 
 def seen(server: Server) -> tuple[Json, str | None]:
@@ -78,8 +77,7 @@ def test_thoughts_are_shown_to_who_asked_for_them(server: Server, stream: bool) 
         scripted(server, THOUGHT)
         response = post(server, reasoning_effort=effort, stream=stream)
         if stream:
-            lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line.startswith("data: {")]
-            deltas = [choice["delta"] for line in lines for choice in json.loads(line)["choices"]]
+            deltas = [choice["delta"] for chunk in chunks(response) for choice in chunk["choices"]]
             thoughts = [delta["reasoning_content"] for delta in deltas if "reasoning_content" in delta]
             assert thoughts == (["First ", "this, ", "then ", "that"] if effort else [])
             assert "".join(delta.get("content") or "" for delta in deltas) == "Because."

@@ -9,6 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from chat import chunks, send
 from conftest import Server, ServerFactory
 from demo_upstream import RecordedRequest, Reply, ToolCall
 from function_calls import calling, calls_of, needs_reuse, results, scripted, tool
@@ -62,16 +63,14 @@ def requests(server: Server) -> list[RecordedRequest]:
 
 def post(server: Server, **parameters: Any) -> httpx.Response:
     """Send a chat completion as it is."""
-    body = {"model": MODEL, "messages": PROMPT, **parameters}
-    return httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=30)
+    return send(server, {"model": MODEL, "messages": PROMPT, **parameters})
 
 
 def pieces(response: httpx.Response) -> Iterator[str]:
     """The texts of a stream, one a chunk."""
-    for line in response.text.splitlines():
-        if line.startswith("data: {"):
-            for choice in json.loads(line.removeprefix("data: "))["choices"]:
-                yield from filter(None, [choice["delta"].get("content")])
+    for chunk in chunks(response):
+        for choice in chunk["choices"]:
+            yield from filter(None, [choice["delta"].get("content")])
 
 
 def answer_of(response: httpx.Response) -> Any:
@@ -209,7 +208,7 @@ def test_what_the_model_writes_beside_the_answer_is_left_out(server: Server, str
     response = post(server, response_format=ANY_OBJECT, **options)
     if stream:
         assert json.loads("".join(pieces(response))) == VALUE
-        told = json.loads(response.text.split("data: ")[-2])["usage"]
+        told = chunks(response)[-1]["usage"]
     else:
         assert answer_of(response) == VALUE
         told = response.json()["usage"]

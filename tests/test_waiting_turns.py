@@ -9,10 +9,8 @@ import pytest
 
 from claude_process import ClaudeProcess
 from demo_upstream import DemoUpstream, Reply, ToolCall
-from test_process_pool import BINDING, Clients, ended, opened, profile, request_of, said, seen
+from pool_clients import BINDING, Clients, ended, opened, request_of, said, seen
 from turns import LaunchProfile, Message, TextBlock, Tool, ToolResultBlock, TurnEnded, TurnRequest
-
-__all__ = ["profile"]  # a fixture
 
 WITH_TOOLS = replace(BINDING, tools=(Tool("weather", '{"name": "weather", "input_schema": {"type": "object"}}'),))
 COST = 1000 * 3e-6 + 100 * 15e-6
