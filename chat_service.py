@@ -108,7 +108,7 @@ class ChatService:
         No cancel scope is open across a yield: the consumer may move to another task.
         """
         last: ChoiceEvent | None = None
-        clock, open_turns = turns[0].clock, len(turns)
+        clock = turns[0].clock
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.quotas.request(caller))
             session = await self._session(stack, body.session_id, caller, clock)
@@ -119,13 +119,12 @@ class ChatService:
             async for index, event in events:
                 last = index, event
                 if isinstance(event, TurnEnded):
-                    is_first = open_turns == len(turns)
+                    is_first = not any(turn.has_ended for turn in turns)
                     await self.quotas.book(caller.owner, event.usage, event.cost_usd, is_first_turn=is_first)
                     if session:
                         await session.commit(request, event)
                     turns[index].has_ended = True
-                    open_turns -= 1
-                    if not open_turns:
+                    if all(turn.has_ended for turn in turns):
                         break
                 yield last
         # All that was held is free before the client can know that its answer is complete, and come back.

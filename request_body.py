@@ -1,7 +1,7 @@
 """From the bytes of a request to its typed body, or to a 400 that names the field at fault."""
 
 from collections.abc import AsyncIterable, Iterator, Mapping
-from itertools import accumulate
+from itertools import islice
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -94,20 +94,20 @@ def find_faults_of_shape(body: Mapping[str, Any]) -> tuple[InvalidRequestError, 
 
 def _faults_of_length(body: Mapping[str, Any]) -> Iterator[InvalidRequestError]:
     """Yield the first list that has too many items: to find what is wrong with each would hold up other requests."""
-    too_long = [name for name, most in _MOST_ITEMS.items() if _length(body.get(name)) > most]
-    if not too_long:
-        messages: Any = body.get("messages") if _length(body.get("messages")) else ()
-        lengths = (
-            (f"messages.[{index}].{name}", _length(message.get(name)))
-            for index, message in enumerate(messages)
-            if isinstance(message, dict)
-            for name in ("content", "tool_calls")
-        )
-        sums = accumulate(lengths, lambda before, each: (each[0], before[1] + each[1]))
-        too_long = [place for place, length in sums if length > _MOST_PARTS]
-    for place in too_long[:1]:
+    for place in islice(_places_of_excess(body), 1):
         code, message = _LENGTHS["too_long"]
         yield InvalidRequestError(f"Invalid '{place}': {message}.", param=place, code=code)
+
+
+def _places_of_excess(body: Mapping[str, Any]) -> Iterator[str]:
+    yield from (name for name, most in _MOST_ITEMS.items() if _length(body.get(name)) > most)
+    messages: Any = body.get("messages") if _length(body.get("messages")) else ()
+    parts = 0
+    for index, message in enumerate(messages):
+        for name in ("content", "tool_calls") if isinstance(message, dict) else ():
+            parts += _length(message.get(name))
+            if parts > _MOST_PARTS:
+                yield f"messages.[{index}].{name}"
 
 
 def _length(value: object) -> int:
