@@ -42,14 +42,14 @@ class CallStyle:
         """Return the client's name of what Claude calls."""
         return self.own_names.get(name, name)
 
-    def finish_reason(self, ended: TurnEnded) -> FinishReason:
+    def finish_reason(self, ended: TurnEnded, *, has_spoken: bool) -> FinishReason:
         """Translate Claude's `stop_reason`.
 
-        At OpenAI a call that was forced is no reason of the model's to stop, and a refusal is an answer: only where it
-        cut one off, content was filtered.
+        At OpenAI a call that was forced is no reason of the model's to stop, and a refusal is an answer: only where the
+        client has got something else of it, which it cut off, content was filtered.
         """
         reason = finish_reason(ended.stop_reason)
-        if reason == "content_filter" and not ended.answer.content:
+        if reason == "content_filter" and not has_spoken:
             return "stop"
         if reason != "tool_calls":
             return reason

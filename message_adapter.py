@@ -141,11 +141,19 @@ def to_chat_completion(
         created=created,
         model=started.model,
         choices=[
-            Choice(index=index, message=_answer(events, style), finish_reason=style.finish_reason(ended))
+            Choice(
+                index=index,
+                message=_answer(events, style),
+                finish_reason=style.finish_reason(ended, has_spoken=any(map(_is_spoken, events))),
+            )
             for index, (events, ended) in enumerate(zip(turns, ends, strict=True))
         ],
         usage=CompletionUsage.of(ends, in_full=in_full),
     )
+
+
+def _is_spoken(event: TurnEvent) -> bool:
+    return isinstance(event, TextDelta | ToolUseStarted)
 
 
 def _answer(events: Sequence[TurnEvent], style: CallStyle) -> AnswerMessage:

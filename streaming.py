@@ -42,12 +42,14 @@ class _Choice:
     index: int
     step: _Step = "start"
     calls: int = 0
+    has_spoken: bool = False
 
     def advance(self, step: _Step) -> None:
         """Take a step, if the table has it."""
         if step not in _NEXT[self.step]:
             raise StreamOrderError(f"{step} after {self.step}")
         self.step = step
+        self.has_spoken |= step in ("content", "call")
 
 
 class ChunkEncoder:
@@ -121,7 +123,7 @@ class ChunkEncoder:
     def _ended(self, choice: _Choice, event: TurnEnded) -> Iterator[str]:
         if event.refusal:
             yield self._chunk(choice, "refusal", {"refusal": event.refusal})
-        yield self._chunk(choice, "finish", {}, self._style.finish_reason(event))
+        yield self._chunk(choice, "finish", {}, self._style.finish_reason(event, has_spoken=choice.has_spoken))
         self._ends.append(event)
         if len(self._ends) == len(self._choices):
             if not self._left_out:

@@ -280,7 +280,7 @@ def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
     if goes_on:
         # Whoever is told that the answer was cut short, or refused, doesn't answer its calls.
         answer = state.spoken if stop_reason in _NO_CALLS_AFTER else state.answer
-        yield TurnEnded(stop_reason, state.used, cost_usd=None, answer=answer)
+        yield TurnEnded(stop_reason, state.used, cost_usd=None, answer=answer, refusal=state.refusal)
 
 
 def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:

@@ -29,6 +29,7 @@ ANSWERS: Mapping[str, tuple[Json, Reply]] = {
     "paused": ({}, Reply(text="Fine", stop_reason="pause_turn")),
     "refused": ({}, Reply(text=None, stop_reason="refusal")),
     "refused in the middle": ({}, Reply(text="Well", stop_reason="refusal")),
+    "refused behind a call": ({"tools": [tool()]}, calling("weather", text=None, stop_reason="refusal")),
     "calls": ({"tools": [tool()]}, calling("weather", "weather")),
     "calls alone": ({"tools": [tool()]}, calling("weather", text=None)),
     "old call": ({"functions": [{"name": "weather"}]}, calling("weather")),
@@ -104,6 +105,9 @@ def test_a_refusal_tells_why_where_claude_does(server: Server) -> None:
     assert choice["message"]["refusal"]
     choice = post_refused(server, Reply(text=None, stop_reason="refusal", refusal="It is against the policy."))
     assert (choice["message"]["content"], choice["message"]["refusal"]) == (None, "It is against the policy.")
+    choice = post_refused(server, calling("weather", text=None, stop_reason="refusal"))
+    assert (bool(choice["message"]["refusal"]), choice["finish_reason"]) == (True, "content_filter")
+    choice = post_refused(server, Reply(text=None, stop_reason="refusal", refusal="It is against the policy."))
     # A client sends it back as it came.
     history = [*PROMPT, {"role": "assistant", "content": None, "refusal": choice["message"]["refusal"]}, *PROMPT]
     assert post(server, messages=history).status_code == 200
