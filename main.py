@@ -19,6 +19,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
 from pydantic import BaseModel, SecretStr
 from sse_starlette.sse import AppStatus
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -39,6 +40,9 @@ _PORTS_TO_TRY = 100
 _SHUTDOWN_GRACE_SECONDS = 30
 _INTERRUPTED = 130
 """The exit status of what Ctrl-C ended, as shells have it."""
+_WORTH_COMPRESSING_BYTES = 1024
+_FAST = 1
+"""zlib's level of least work: the event loop waits for it, and JSON shrinks nearly as much as at the highest."""
 _LOCAL_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 _BODIES: Mapping[str, type[BaseModel]] = {
@@ -107,6 +111,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(chat_routes.router)
     app.include_router(debug_routes.router)
     app.include_router(session_routes.router)
+    # It leaves streams alone, and what is short.
+    app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING_BYTES, compresslevel=_FAST)
     app.add_middleware(
         CORSMiddleware if settings.asks_for_keys else OriginGuard,
         allow_origins=settings.cors_origins,

@@ -205,8 +205,10 @@ def test_nothing_is_fetched_by_the_server(server: Server) -> None:
 )
 def test_what_claude_cant_see_is_refused_at_its_place(server: Server, part: Json, place: str, code: str) -> None:
     """A part that can't be is a 400 that says where it stands, and no process is spent on it."""
+    leases = httpx.get(f"{server.url}/v1/pool", timeout=30).json()["leases"]
     response = ask(server, user(text("Look"), part))
     error = response.json()["error"]
+    assert httpx.get(f"{server.url}/v1/pool", timeout=30).json()["leases"] == leases
     assert (response.status_code, error["code"]) == (400, code), error
     assert error["param"] == f"messages.[0].content.[1].{place}"
     assert not server.upstream.messages_requests()

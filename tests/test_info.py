@@ -14,6 +14,7 @@ from fastapi.routing import iter_route_contexts
 from auth import hash_key
 from config import VERSION
 from conftest import Server, ServerFactory, clean_environment, make_settings
+from demo_upstream import Reply
 from main import create_app
 
 
@@ -109,6 +110,29 @@ def test_every_answer_has_openais_headers(server: Server) -> None:
         assert response.headers["openai-version"]
         assert "x-claude-backend" not in response.headers
     assert first.headers["x-request-id"] != second.headers["x-request-id"]
+
+
+def test_a_long_answer_is_compressed_for_those_who_take_it(server: Server) -> None:
+    """A whole answer that is long, and none that is short, or streamed, which would be held up."""
+    server.upstream.script(Reply(text="A long answer. " * 200), times=None)
+    body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hello"}]}
+    url = f"{server.url}/v1/chat/completions"
+    encodings = []
+    for accepted, more in (("gzip", {}), ("identity", {}), ("gzip", {"stream": True})):
+        response = httpx.post(url, json={**body, **more}, headers={"Accept-Encoding": accepted}, timeout=30)
+        assert response.text.count("answer.") == 200
+        encodings.append(response.headers.get("content-encoding"))
+    encodings.append(get(server, "/health").headers.get("content-encoding"))
+    assert encodings == ["gzip", None, None, None]
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/nothing"])
+def test_head_is_get_without_a_body(server: Server, path: str) -> None:
+    """What load balancers ask with."""
+    whole = get(server, path)
+    head = httpx.head(f"{server.url}{path}", timeout=30)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
 
 
 def test_an_unknown_path_is_a_404_in_the_envelope(server: Server) -> None:

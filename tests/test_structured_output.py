@@ -107,6 +107,14 @@ def test_an_answer_in_a_form_streams_while_it_is_written(server: Server, respons
     assert json.loads("".join(streamed)) == VALUE
 
 
+def test_text_is_no_form(server: Server) -> None:
+    """`text` is what is answered anyway: no form reaches the model, and nothing is named."""
+    response = post(server, response_format={"type": "text"})
+    assert (response.status_code, response.headers.get("x-claude-ignored-params")) == (200, None)
+    body = server.upstream.messages_requests()[-1].body
+    assert ("format" in body.get("output_config", {}), body["tools"]) == (False, [])
+
+
 def test_any_object_is_claude_codes_to_hold(server: Server) -> None:
     """The model has one tool, with which it answers; nothing of it is in the answer, or in the next request."""
     scripted(server, answering())

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from chat import CONVERSATION, HELLO, MODEL, sent_messages, system_texts, texts
+from chat import CONVERSATION, HELLO, MODEL, post, sent_messages, system_texts, texts
 from conftest import Server, ServerFactory, clean_environment
 
 
@@ -136,3 +136,22 @@ def test_a_long_prompt_works(server: Server) -> None:
     text = "word " * 120_000
     server.client().chat.completions.create(model=MODEL, messages=[{"role": "user", "content": text}])
     assert sent_messages(server.upstream) == [("user", [text])]
+
+
+def test_fields_that_nobody_knows_inside_messages_are_passed_over(server: Server) -> None:
+    """A `name`, and what clients add for Claude, in messages and in parts, change nothing of what the model sees."""
+    part = {"type": "text", "text": "One", "cache_control": {"type": "ephemeral"}, "mine": 1}
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}, "index": 0}
+    messages = [
+        {"role": "developer", "name": "boss", "content": [{"type": "text", "text": "Be brief.", "mine": 1}]},
+        {"role": "user", "name": "anna", "content": [part], "cache_control": {"type": "ephemeral"}},
+        {"role": "assistant", "name": "helper", "tool_calls": [call], "annotations": [], "audio": None},
+        {"role": "tool", "name": "f", "tool_call_id": "call_1", "content": [{"type": "text", "text": "1"}]},
+    ]
+    response = post(server, model=MODEL, messages=messages)
+    assert (response.status_code, response.headers.get("x-claude-ignored-params")) == (200, None)
+    (request,) = server.upstream.messages_requests()
+    first, second, third = (message["content"] for message in request.body["messages"])
+    assert system_texts(server.upstream) == ["Be brief."]
+    assert texts(first) == ["One"]
+    assert [block["type"] for block in (*second, *third)] == ["tool_use", "tool_result"]
