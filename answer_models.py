@@ -26,6 +26,9 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
     "pause_turn": "stop",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
+    # Of Claude Code's own tools: as many turns, or dollars, as there may be.
+    "max_turns": "length",
+    "budget_exhausted": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }

@@ -192,6 +192,11 @@ def login_environment(settings: Settings, login: Login) -> dict[str, str]:
     return {**kept, **switch, **_header_variables(settings.anthropic_custom_headers)}
 
 
+def secret_variables(settings: Settings, login: Login) -> tuple[str, ...]:
+    """Return which of these variables nobody but Claude Code itself may see."""
+    return tuple(sorted(login_environment(settings, login).keys() - _BASIC_VARIABLES))
+
+
 def _header_variables(headers: Mapping[str, str]) -> dict[str, str]:
     """Return what makes Claude Code send these; betas have a variable of their own, or they would be dropped."""
     betas = ",".join(value for name, value in headers.items() if _is_beta(name))

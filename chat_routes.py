@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -16,14 +16,14 @@ from starlette.types import Receive, Scope, Send
 from answer_models import ChatCompletion, ErrorResponse
 from chat_service import ChoiceEvent, Completion
 from client_functions import call_style
-from errors import ApiError
+from errors import ApiError, InvalidRequestError
 from http_layer import CLIENT_LEFT
 from message_adapter import to_chat_completion
 from models import ChatCompletionRequest
-from parameter_validator import check_parameters
+from parameter_validator import Rules, check_parameters
 from request_body import parse_chat_completion, parse_json_object, read_body
 from request_faults import explained
-from request_options import read_options
+from request_options import RequestOptions, read_options
 from services import CallerDependency, ServicesDependency, limited_behind_key, require_quota
 from streaming import ChunkEncoder
 from turns import TurnEnded, TurnEvent, total_cost
@@ -49,7 +49,10 @@ async def create_chat_completion(request: Request, services: ServicesDependency,
         ignored = check_parameters(parameters, services.rules)
         body = parse_chat_completion(parameters)
         services.catalog.check(body.model, caller.limits)
-        answering = _Answering(services.chat.begin(body, caller, options), body, ignored, options.usage_in_full)
+        if not body.enable_tools:
+            ignored = (*ignored, *_without_effect(options, services.rules))
+        begin = services.chat.begin(body, caller, options, request.state.request_id)
+        answering = _Answering(begin, body, ignored, options)
         return await _unless_client_leaves(request, answering.streamed() if body.stream else answering.whole())
 
 
@@ -60,7 +63,7 @@ class _Answering:
     begin: Awaitable[Completion]
     body: ChatCompletionRequest
     ignored: Sequence[str]
-    usage_in_full: bool
+    options: RequestOptions
 
     async def whole(self) -> Response:
         """Answer when all is there."""
@@ -71,8 +74,10 @@ class _Answering:
             async for index, event in events:
                 turns[index].append(event)
         ends = [event for turn in turns for event in turn if isinstance(event, TurnEnded)]
-        answer = to_chat_completion(completion.id, completion.created, turns, style, in_full=self.usage_in_full)
-        headers = {**self._headers(completion), **_cost_header(total_cost(ends))}
+        in_full = self.options.usage_in_full
+        answer = to_chat_completion(completion.id, completion.created, turns, style, in_full=in_full)
+        steps = {"X-Claude-Turns": str(sum(ended.steps for ended in ends))} if self.body.enable_tools else {}
+        headers = {**self._headers(completion), **_cost_header(total_cost(ends)), **steps}
         return JSONResponse(answer.model_dump(), headers=headers)
 
     async def streamed(self) -> Response:
@@ -81,9 +86,9 @@ class _Answering:
         encoder = ChunkEncoder(
             completion.id,
             completion.created,
-            call_style(self.body),
+            replace(call_style(self.body), tells_own_tools=self.options.agent.tells_events),
             self.body.choices,
-            usage=("full" if self.usage_in_full else "openai") if self.body.include_usage else None,
+            usage=("full" if self.options.usage_in_full else "openai") if self.body.include_usage else None,
         )
         return _TurnResponse(completion.events, _sse_data(encoder, completion), self._headers(completion))
 
@@ -95,6 +100,14 @@ class _Answering:
             "X-Claude-Process": completion.origin,
             "X-Claude-Overhead-Ms": f"{completion.overhead_seconds * 1000:.1f}",
         }
+
+
+def _without_effect(options: RequestOptions, rules: Rules) -> Sequence[str]:
+    """Return the headers that mean nothing without Claude Code's tools; a strict server refuses them."""
+    if options.agent.headers and rules.is_strict:
+        message = f"The header {options.agent.headers[0]} means nothing without 'enable_tools'. Leave it out."
+        raise InvalidRequestError(message, code="invalid_header")
+    return options.agent.headers
 
 
 async def _sse_data(encoder: ChunkEncoder, completion: Completion) -> AsyncGenerator[str, None]:

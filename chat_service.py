@@ -28,10 +28,22 @@ from parameter_mapping import Adjustment, Circumstances, find_adjustments, find_
 from parameter_validator import Rules
 from process_pool import Lease, ProcessPool
 from quotas import Quotas
-from request_options import RequestOptions
+from request_options import AgentOptions, RequestOptions
 from session_manager import OpenSession, SessionManager
 from side_by_side import side_by_side
-from turns import LaunchProfile, Memory, Message, Origin, TurnEnded, TurnEvent, TurnRequest, TurnStarted
+from tool_grants import ToolGrants
+from turns import (
+    LaunchProfile,
+    Memory,
+    Message,
+    Origin,
+    OwnToolEnded,
+    OwnToolStarted,
+    TurnEnded,
+    TurnEvent,
+    TurnRequest,
+    TurnStarted,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,11 +86,16 @@ class ChatService:
     timeout: float
     """Seconds that a whole turn may take."""
     rules: Rules
+    grants: ToolGrants
     usual_thinking_tokens: int
     """Tokens that a model may think where the request says nothing of it."""
 
-    async def begin(self, body: ChatCompletionRequest, caller: Caller, options: RequestOptions) -> Completion:
+    async def begin(
+        self, body: ChatCompletionRequest, caller: Caller, options: RequestOptions, request_id: str
+    ) -> Completion:
         """Wait until the model begins to answer. Raises an ApiError where it doesn't."""
+        if body.enable_tools:
+            self.grants.check(caller.limits, options.agent)
         clock = _Clock(self.timeout)
 
         async def may_begin() -> None:
@@ -92,7 +109,8 @@ class ChatService:
         adjusted = find_adjustments(body, circumstances)
         if adjusted and self.rules.is_strict:
             raise adjusted[0].refusal
-        events = self._events(body, circumstances, caller, turns)
+        aim = _Aim(body, circumstances, caller, options.agent, request_id)
+        events = self._events(aim, turns)
         first, started = await anext(events)
         assert isinstance(started, TurnStarted)  # noqa: S101 - for the type checker: every turn's first event
         turn = turns[first]
@@ -100,21 +118,19 @@ class ChatService:
             adjusted = (*adjusted, lost)
         return Completion(started, first, events, turn.origin, turn.overhead_seconds, adjusted)
 
-    async def _events(
-        self, body: ChatCompletionRequest, circumstances: Circumstances, caller: Caller, turns: Sequence["_Turn"]
-    ) -> AsyncGenerator[ChoiceEvent, None]:
+    async def _events(self, aim: "_Aim", turns: Sequence["_Turn"]) -> AsyncGenerator[ChoiceEvent, None]:
         """Yield the events of turns that answer the same; before the last one session and account have them.
 
         No cancel scope is open across a yield: the consumer may move to another task.
         """
         last: ChoiceEvent | None = None
-        clock = turns[0].clock
+        clock, caller = turns[0].clock, aim.caller
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.quotas.request(caller))
-            session = await self._session(stack, body.session_id, caller, clock)
+            session = await self._session(stack, aim.body.session_id, caller, clock)
             with clock.limit():
-                request = await self._turn_request(body, circumstances, session)
-            answers = [self._answered(request, caller.owner, turn) for turn in turns]
+                profile, request = await self._turn_request(aim, session)
+            answers = [self._answered(request, profile, caller.owner, turn) for turn in turns]
             events = await stack.enter_async_context(aclosing(side_by_side(answers)))
             async for index, event in events:
                 last = index, event
@@ -138,21 +154,23 @@ class ChatService:
             return None
         return await stack.enter_async_context(self.sessions.open(caller.owner, session_id, clock.left))
 
-    async def _answered(self, request: TurnRequest, owner: str, turn: "_Turn") -> AsyncGenerator[TurnEvent, None]:
+    async def _answered(
+        self, request: TurnRequest, profile: LaunchProfile, owner: str, turn: "_Turn"
+    ) -> AsyncGenerator[TurnEvent, None]:
         """Yield the events of a turn, which a fresh process plays again where another failed before one left."""
         try:
-            async with aclosing(self._played(request, owner, turn, fresh=False)) as events:
+            async with aclosing(self._played(request, profile, owner, turn, fresh=False)) as events:
                 async for event in events:
                     yield event
         except (ClaudeCodeError, InvalidRequestError) as error:
-            again = None if turn.has_left else self._again(request, error, turn.origin)
+            again = None if turn.has_left or turn.has_acted else self._again(request, error, turn.origin)
             if again is None:
                 raise
             logger.warning("The turn is tried again: %s", error)
             turn.is_second_try = True
         else:
             return
-        async with aclosing(self._played(again, owner, turn, fresh=again is request)) as events:
+        async with aclosing(self._played(again, profile, owner, turn, fresh=again is request)) as events:
             async for event in events:
                 if again is not request:
                     self.catalog.note_without_output_format(request.binding.model)
@@ -165,13 +183,15 @@ class ChatService:
         return request if _is_worth_another_try(error, origin) else None
 
     async def _played(
-        self, request: TurnRequest, owner: str, turn: "_Turn", *, fresh: bool
+        self, request: TurnRequest, profile: LaunchProfile, owner: str, turn: "_Turn", *, fresh: bool
     ) -> AsyncGenerator[TurnEvent, None]:
         """Yield a turn's events as they come, or all at once at its end where the client gets a whole answer."""
-        lease = self.pool.lease(request, owner, self.profile, fresh=fresh, patience=turn.patience)
+        lease = self.pool.lease(request, owner, profile, fresh=fresh, patience=turn.patience)
         held_back: list[TurnEvent] = []
         async with aclosing(turn.events(lease, request.prompt)) as events:
             async for event in events:
+                if isinstance(event, OwnToolEnded):
+                    self.grants.note(owner, event)
                 if turn.is_streamed:
                     turn.has_left = True
                     yield event
@@ -196,14 +216,31 @@ class ChatService:
             usual_thinking_tokens=self.usual_thinking_tokens,
         )
 
-    async def _turn_request(
-        self, body: ChatCompletionRequest, circumstances: Circumstances, session: OpenSession | None
-    ) -> TurnRequest:
-        binding = to_binding(body, circumstances)
+    async def _turn_request(self, aim: "_Aim", session: OpenSession | None) -> tuple[LaunchProfile, TurnRequest]:
+        """Return what Claude is to be asked, and the profile of the process that can."""
+        body = aim.body
+        binding = to_binding(body, aim.circumstances)
         request = to_turn_request(binding, body.messages, session.memory if session else Memory())
         if session:
             session.check_room_for(request)
-        return request
+        if not body.enable_tools:
+            return self.profile, request
+        info = session.info if session else None
+        profile, task = await self.grants.begin(
+            aim.caller, aim.options, info, aim.request_id, tells_steps=bool(body.stream)
+        )
+        return profile, replace(request, agent=task)
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """What a request wants, and for whom."""
+
+    body: ChatCompletionRequest
+    circumstances: Circumstances
+    caller: Caller
+    options: AgentOptions
+    request_id: str
 
 
 def _is_worth_another_try(error: ApiError, origin: Origin) -> bool:
@@ -230,6 +267,8 @@ class _Turn:
     overhead_seconds: float = 0
     has_left: bool = False
     """Whether the client may have got any of it."""
+    has_acted: bool = False
+    """Whether a tool of Claude Code's own was called, which nobody can undo."""
     has_ended: bool = False
     has_lost_thoughts: bool = False
     """Whether it goes on without thinking, though it should."""
@@ -258,8 +297,15 @@ class _Turn:
         yield event
 
     async def _next(self, events: AsyncGenerator[TurnEvent, None]) -> TurnEvent:
-        with self.clock.limit():
-            return await anext(events)
+        try:
+            with self.clock.limit():
+                event = await anext(events)
+        except ApiError as error:
+            if self.has_acted:
+                error.retryable = False  # Clients try again by themselves.
+            raise
+        self.has_acted |= isinstance(event, OwnToolStarted)
+        return event
 
 
 class _Clock:

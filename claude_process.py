@@ -1,4 +1,4 @@
-"""One Claude Code process: launch, prepare, turn, settle, close. Only this module and turn_events.py import the SDK.
+"""One Claude Code process: launch, prepare, turn, settle, close.
 
 The SDK's client speaks the control protocol over a transport of ours, which reaches the controls that the client
 doesn't offer. What is undocumented about the CLI is used here, in cli_frames.py, cli_channel.py and cli_launch.py, and
@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
 
 import anyio
 from claude_agent_sdk import (
@@ -20,22 +19,25 @@ from claude_agent_sdk import (
     ClaudeSDKClient,
     ClaudeSDKError,
     ResultMessage,
-    Transport,
 )
 from claude_agent_sdk import Message as SdkMessage
 
 import cli_launch
+from agent_task import AgentTask
 from cli_channel import Answer, CliChannel
 from cli_frames import NOWHERE, Frame, frame_of, rebinding, rewind_to, server_name, set_environment
+from cli_launch import Started
 from conversation import Conversation, Digest, digests
 from errors import ApiError, ClaudeCodeError
+from permission_hooks import PermissionHooks
+from sdk_transport import ChannelTransport
 from tool_bridge import results_in
-from turn_events import TurnState, events_of
+from tool_policy import size_of
+from turn_events import events_of
+from turn_state import TurnState
 from turns import (
-    Account,
+    OUTPUT_TOOL,
     Binding,
-    ClaudeModel,
-    Inspection,
     LaunchProfile,
     Message,
     ToolResultBlock,
@@ -49,42 +51,12 @@ logger = logging.getLogger(__name__)
 _INITIALIZE_TIMEOUT_SECONDS = 20
 _RESULT_TIMEOUT_SECONDS = 30
 _SIGN_OF_LIFE_SECONDS = 15
+_OUTGROWN = 2
 
 # Not with the first word: that would come later by what this takes. An answer that is over sooner is rare, but for one
 # that may have only so many tokens.
 _BAR_AFTER_SECONDS = 0.25
 _FEW_TOKENS = 128
-
-
-class _Transport(Transport):
-    """What the SDK's client reads and writes: a channel, and our own fields in the client's `initialize`."""
-
-    def __init__(self, channel: CliChannel) -> None:
-        """Use a channel to a process that was started."""
-        self._channel = channel
-        self.initialize_fields: dict[str, Any] = {}
-
-    async def connect(self) -> None:
-        """Nothing to do: `ClaudeProcess.launch` started the process."""
-
-    def is_ready(self) -> bool:
-        return self._channel.alive
-
-    async def write(self, data: str) -> None:
-        frame = json.loads(data) if self.initialize_fields else {}
-        if frame.get("request", {}).get("subtype") == "initialize":
-            frame["request"] |= self.initialize_fields
-            data, self.initialize_fields = json.dumps(frame) + "\n", {}
-        await self._channel.write(data)
-
-    def read_messages(self) -> AsyncGenerator[dict[str, Any], None]:
-        return self._channel.frames()
-
-    async def end_input(self) -> None:
-        await self._channel.end_input()
-
-    async def close(self) -> None:
-        await self._channel.close()
 
 
 class ClaudeProcess:
@@ -95,11 +67,13 @@ class ClaudeProcess:
     goes wrong raises an `ApiError`; a process of which a method other than `turn` raised is to be closed.
     """
 
-    def __init__(self, channel: CliChannel, profile: LaunchProfile) -> None:
+    def __init__(self, started: Started, profile: LaunchProfile) -> None:
         """Use `launch`."""
-        self._channel, self._profile = channel, profile
-        self._transport = _Transport(channel)
-        self._client = ClaudeSDKClient(ClaudeAgentOptions(verbatim_prompts=True), transport=self._transport)
+        self._channel, self._profile = CliChannel(started, has_children=profile.agent is not None), profile
+        self._transport = ChannelTransport(self._channel)
+        self._directory, self._permissions = started.directory, PermissionHooks(started.directory)
+        options = ClaudeAgentOptions(verbatim_prompts=True, **(self._permissions.options if profile.agent else {}))
+        self._client = ClaudeSDKClient(options, transport=self._transport)
         self.binding: Binding | None = None
         self.conversation = Conversation()
         self.turns = 0
@@ -109,12 +83,13 @@ class ClaudeProcess:
         self._unsettled: _UnsettledTurn | None = None
         self._awaited: frozenset[str] = frozenset()
         self._barred: Answer | None = None
+        self._agent: AgentTask | None = None
 
     @classmethod
     async def launch(cls, profile: LaunchProfile) -> "ClaudeProcess":
         """Start a process, without waiting until it is ready. Raises ClaudeCodeError where it can't be started."""
         try:
-            return cls(CliChannel(*await cli_launch.start(profile)), profile)
+            return cls(await cli_launch.start(profile), profile)
         except OSError as error:
             logger.exception("Claude Code can't be started")
             raise ClaudeCodeError("Claude Code can't be started on this server; its log says why.") from error
@@ -135,9 +110,26 @@ class ClaudeProcess:
         return self._unsettled is None
 
     @property
+    def has_tools(self) -> bool:
+        """Whether it has tools of its own: then it serves one conversation."""
+        return self._profile.agent is not None
+
+    @property
     def waits_for_results(self) -> bool:
         """Whether the last turn has called functions and goes on when their results come."""
         return bool(self._awaited)
+
+    def has_outgrown(self) -> bool:
+        """Whether a command has filled its directory far beyond what it may have; it waits for the disk.
+
+        A call that would do so is denied, but what a command does is only seen afterwards.
+        """
+        most = self._agent.grant.most_bytes if self._agent else None
+        return most is not None and size_of(self._directory) > _OUTGROWN * most
+
+    def stop_outgrown(self) -> None:
+        """End the process for that."""
+        self._channel.kill("A command has written more than this server allows, and was stopped.")
 
     def shared_with(self, binding: Binding, wanted: Sequence[Digest]) -> int:
         """Return how many messages of a request (given as digests) this process already holds, bound as it wants."""
@@ -149,7 +141,7 @@ class ClaudeProcess:
 
         A system prompt can be replaced, but neither added nor taken away; a schema of Claude Code's own can't change.
         """
-        fits = self.binding is not None and self.binding.fixed == binding.fixed
+        fits = self.binding is not None and self.binding.fixed == binding.fixed and not self.has_tools
         return fits and self.conversation.keepable(0) == 0
 
     async def prepare(self, request: TurnRequest) -> None:
@@ -165,9 +157,11 @@ class ClaudeProcess:
         if keep is None:
             raise ClaudeCodeError("This conversation can't be rewound.")
         if self.binding is None:
-            await self._initialize(request.binding.system, request.binding.own_schema)
+            await self.initialize(request.binding)
+        if request.agent:
+            await self._serve(request.agent, request.binding)
         binding = self._possible(request, keep)
-        self._channel.bridge.offer(binding.tools)
+        self._channel.bridge.offer(binding.tools, in_full=binding.has_own_tools)
         rewinds = [rewind_to(target) for target in self.conversation.rewind(keep)]
         changes = rebinding(self.binding, binding, self._opening())
         answers = await self._channel.controls(*rewinds, *changes)
@@ -198,15 +192,29 @@ class ClaudeProcess:
             has_all and is_bound_alike and has_functions and self._awaited == (results_in(request.prompt) or {}).keys()
         )
 
-    async def inspect(self) -> Inspection:
-        """Ask an unbound process for its login and its models; nothing is sent to Claude."""
-        info = await self._initialize(None)
-        listed = await self._channel.control("list_models")
-        account = info.get("account", {})
-        return Inspection(
-            account=Account(account.get("tokenSource"), account.get("apiKeySource"), account.get("apiProvider")),
-            models=tuple(_claude_model(row) for row in listed.get("models", [])),
-        )
+    async def initialize(self, binding: Binding) -> Frame:
+        """Tell a fresh process what can't be told later; return what it tells of itself. Claude is sent nothing."""
+        system, schema = binding.system, binding.own_schema
+        # With tools of its own Claude Code is told how to use them, and the client's prompt stands behind that.
+        own = {"appendSystemPrompt": system} if system else {}
+        self._transport.initialize_fields = {
+            **(own if binding.has_own_tools else {"systemPrompt": [system] if system else []}),
+            "systemPromptSnapshot": False,
+            **({"jsonSchema": json.loads(schema)} if schema else {}),
+        }
+        try:
+            with anyio.fail_after(_INITIALIZE_TIMEOUT_SECONDS):
+                await self._client.connect()
+        except Exception as error:  # the edge of the process: the SDK raises bare Exceptions here
+            logger.warning("Claude Code process %d didn't initialise: %s", self.pid, self._channel.last_words())
+            raise ClaudeCodeError(
+                "The Claude Code process could not be initialised; the server's log says why."
+            ) from error
+        return await self._client.get_server_info() or {}
+
+    async def control(self, subtype: str) -> Frame:
+        """Send a control request that takes nothing, and return its answer."""
+        return await self._channel.control(subtype)
 
     async def turn(self, prompt: Message) -> AsyncGenerator[TurnEvent, None]:
         """Send `prompt` and yield the answer's events, as they come, up to and including TurnEnded.
@@ -217,10 +225,12 @@ class ClaudeProcess:
         """
         assert self.binding is not None  # noqa: S101 - for the type checker: prepared
         self.turns += 1
-        state, bar_at = TurnState.of(self.binding), math.inf
+        state, bar_at = TurnState.of(self.binding, self._agent, self._permissions.denials), math.inf
+        # One that goes on may have to wait for a tool of its own first.
+        patience = math.inf if self.waits_for_results and self._agent else _SIGN_OF_LIFE_SECONDS
         await (self._answer(prompt) if self.waits_for_results else self._ask(prompt))
         async with aclosing(self._messages()) as messages:
-            message = await self._first_sign(messages)
+            message = await self._first_sign(messages, patience)
             while True:
                 if isinstance(message, ResultMessage):
                     self._note_result(state, message, prompt)
@@ -261,10 +271,10 @@ class ClaudeProcess:
         self._awaited = frozenset()
         await self._channel.write_frames(self._channel.bridge.answer(results))
 
-    async def _first_sign(self, messages: AsyncGenerator[SdkMessage, None]) -> SdkMessage:
+    async def _first_sign(self, messages: AsyncGenerator[SdkMessage, None], patience: float) -> SdkMessage:
         """Return what comes first after a prompt: Claude Code says that it begins, long before the model answers."""
         try:
-            with anyio.fail_after(_SIGN_OF_LIFE_SECONDS):
+            with anyio.fail_after(patience):
                 return await anext(messages)
         except TimeoutError as error:
             self._channel.kill()  # Or it might ask the model yet.
@@ -291,7 +301,7 @@ class ClaudeProcess:
 
     @property
     def _bar_after(self) -> float:
-        if self.binding and self.binding.own_schema:
+        if self.binding and (self.binding.own_schema or self.binding.has_own_tools):
             return math.inf  # Claude Code asks again until it has an answer in the form that it has to have.
         most = self.binding and self.binding.sampling.max_tokens
         return 0.0 if most and most <= _FEW_TOKENS else _BAR_AFTER_SECONDS
@@ -353,6 +363,13 @@ class ClaudeProcess:
         before, self._cost_usd = self._cost_usd, total_usd
         return total_usd - before
 
+    async def _serve(self, task: AgentTask, binding: Binding) -> None:
+        """Let the turn have what it is granted."""
+        self._agent = task
+        answering = {OUTPUT_TOOL} if binding.own_schema else set[str]()
+        self._permissions.serve(task, frozenset(tool.name for tool in binding.tools) | answering)
+        await self._channel.control("set_permission_mode", mode=task.grant.mode)
+
     async def _seed(self, history: tuple[Message, ...]) -> None:
         """Put `history` into the conversation natively."""
         for message in history:
@@ -362,22 +379,6 @@ class ClaudeProcess:
             if message.role == "user":
                 # The CLI keeps the order of frames only if each is waited for.
                 await self._next_result()
-
-    async def _initialize(self, system: str | None, schema: str | None = None) -> dict[str, Any]:
-        self._transport.initialize_fields = {
-            "systemPrompt": [system] if system else [],
-            "systemPromptSnapshot": False,
-            **({"jsonSchema": json.loads(schema)} if schema else {}),
-        }
-        try:
-            with anyio.fail_after(_INITIALIZE_TIMEOUT_SECONDS):
-                await self._client.connect()
-        except Exception as error:  # the edge of the process: the SDK raises bare Exceptions here
-            logger.warning("Claude Code process %d didn't initialise: %s", self.pid, self._channel.last_words())
-            raise ClaudeCodeError(
-                "The Claude Code process could not be initialised; the server's log says why."
-            ) from error
-        return await self._client.get_server_info() or {}
 
     async def _send(self, frame: Frame) -> None:
         async def frames() -> AsyncIterator[Frame]:
@@ -411,12 +412,6 @@ def _check_rewound(answers: Sequence[Frame]) -> None:
     for answer in answers:
         if answer.get("rewound") is not True:
             raise ClaudeCodeError(f"Claude Code didn't rewind: {answer.get('reason')}")
-
-
-def _claude_model(row: Mapping[str, Any]) -> ClaudeModel:
-    alias = row["value"]
-    can_stop_thinking = row.get("supportsThinkingOff") is not False
-    return ClaudeModel(alias, row.get("resolvedModel") or alias, can_stop_thinking=can_stop_thinking)
 
 
 @dataclass

@@ -8,18 +8,21 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
-from typing import IO, Any
+from typing import Any
 
 import anyio
-from anyio.abc import Process
+import anyio.to_thread
+import psutil
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from cli_frames import Control, Frame
+from cli_launch import Started
 from errors import ClaudeCodeError
 from tool_bridge import ToolBridge
 
 logger = logging.getLogger(__name__)
 
+_UNEXPECTED = "The Claude Code process ended unexpectedly. Try again."
 _CONTROL_TIMEOUT_SECONDS = 10.0
 _EXIT_GRACE_SECONDS = 2.0
 _LONGEST_FRAME_BYTES = 64 * 2**20
@@ -33,11 +36,14 @@ _TELL_NOTHING = frozenset({"tool_progress", "keep_alive"})
 class CliChannel:
     """Reads and writes the frames of one process, and ends it. Any task may write; one reads."""
 
-    def __init__(self, process: Process, stderr: IO[bytes]) -> None:
-        """Take over a process that was started with pipes; `stderr` is the file that it complains to."""
+    def __init__(self, started: Started, *, has_children: bool = False) -> None:
+        """Take over a process that was started with pipes; `has_children`: it starts others, which end with it."""
+        process = started.process
         assert process.stdin is not None  # noqa: S101 - for the type checker: started with pipes
         assert process.stdout is not None  # noqa: S101
-        self._process, self._stderr = process, stderr
+        self._process, self._stderr, self._leftovers = process, started.stderr, started.leftovers
+        self._has_children = has_children
+        self._reason = _UNEXPECTED
         self._stdin, self._stdout = process.stdin, BufferedByteReceiveStream(process.stdout)
         self._write_lock = anyio.Lock()
         self._waiting: dict[str, Answer] = {}
@@ -126,22 +132,35 @@ class CliChannel:
     async def close(self) -> None:
         """End the process, by force if need be, and reap it. May be called twice."""
         with anyio.CancelScope(shield=True):
+            children = self._children()
             self._end_by(self._process.terminate)
             with anyio.move_on_after(_EXIT_GRACE_SECONDS):
                 await self._process.wait()
             self.kill()
+            _kill(children)
             with anyio.move_on_after(_EXIT_GRACE_SECONDS):
                 await self._process.aclose()
-            self._stderr.close()
+            # A working directory may be large.
+            await anyio.to_thread.run_sync(self._leftovers.close)
 
-    def kill(self) -> None:
-        """End the process at once, where nobody can wait for it."""
+    def kill(self, reason: str = _UNEXPECTED) -> None:
+        """End the process at once, where nobody can wait for it; `reason` is for whoever waits for its turn."""
+        self._reason = reason
+        children = self._children()
         self._end_by(self._process.kill)
+        _kill(children)
+
+    def _children(self) -> list[psutil.Process]:
+        if not self._has_children or not self.alive:
+            return []
+        with suppress(psutil.Error):
+            return psutil.Process(self.pid).children(recursive=True)
+        return []
 
     def died(self) -> ClaudeCodeError:
         """Log the last words of a process that is gone, and return the error for it."""
         logger.warning("Claude Code process %d ended: %s", self.pid, self.last_words())
-        return ClaudeCodeError("The Claude Code process ended unexpectedly. Try again.")
+        return ClaudeCodeError(self._reason)
 
     def last_words(self) -> str:
         """The end of what the process wrote to its error output, for our log."""
@@ -155,6 +174,12 @@ class CliChannel:
         if self.alive:
             with suppress(ProcessLookupError):
                 means()
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):  # gone already
+            process.kill()
 
 
 def _new_id() -> str:

@@ -109,7 +109,8 @@ def _body(binding: Binding) -> Frame:
     choice = asdict(binding.tool_choice) if binding.tool_choice else {}
     fields = {
         **asdict(binding.sampling),
-        "tools": [*_definitions(binding)],
+        # Those in the body take the place of all others, so beside Claude Code's own they come from tool_bridge.py.
+        "tools": [] if binding.has_own_tools else [*_definitions(binding)],
         "tool_choice": {name: value for name, value in choice.items() if value},
         # Claude Code adds the effort to it.
         "output_config": _output_config(binding.output_format),
@@ -123,7 +124,7 @@ def _definitions(binding: Binding) -> Iterator[Frame]:
     # While the model has to call a function of the client's, it can't answer yet.
     is_forced = binding.tool_choice is not None and binding.tool_choice.is_forced
     if binding.tools and binding.own_schema and not is_forced:
-        # Those in the body take the place of all others, Claude Code's own included.
+        # Claude Code's own would be lost.
         schema = json.loads(binding.own_schema)
         yield {
             "name": OUTPUT_TOOL,

@@ -8,16 +8,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import PIPE
+from tempfile import TemporaryDirectory
 from typing import IO
 
 import anyio
 from anyio.abc import Process
 
+from agent_launch import for_agent
 from config import ConfigurationError
 from turns import LaunchProfile
 
@@ -26,10 +29,12 @@ OLDEST_CLI = (2, 1, 248)
 
 _FLAGS = (
     *("--output-format", "stream-json", "--input-format", "stream-json", "--verbose", "--include-partial-messages"),
-    *("--system-prompt", "", "--tools", "", "--permission-mode", "dontAsk", "--max-thinking-tokens", "0"),
+    *("--max-thinking-tokens", "0"),
     # Nothing of the host: no settings, hooks, CLAUDE.md or MCP servers; and nothing left behind: no transcript.
     *("--setting-sources=", "--strict-mcp-config", "--no-session-persistence"),
 )
+
+CHAT_FLAGS: Sequence[str] = ("--system-prompt", "", "--tools", "", "--permission-mode", "dontAsk")
 
 # What the CLI would otherwise do on its own between the client and the model.
 _CLI_ENVIRONMENT: Mapping[str, str] = {
@@ -97,27 +102,48 @@ def check_cli(path: Path, search_path: str) -> str:
     return version
 
 
-def _command(profile: LaunchProfile) -> list[str]:
-    command = [str(profile.cli_path), *_FLAGS, *(["--bare"] if profile.bare else [])]
+@dataclass(frozen=True)
+class Started:
+    """A process that was started. `stderr` is the file that its error output goes to, `directory` is where it works.
+
+    A file and not a pipe: nobody has to read along, and a talkative process never blocks.
+    """
+
+    process: Process
+    stderr: IO[bytes]
+    directory: Path
+    leftovers: ExitStack
+    """What is to be closed when the process is gone."""
+
+
+def _command(profile: LaunchProfile, own_flags: Sequence[str]) -> list[str]:
+    command = [str(profile.cli_path), *_FLAGS, *own_flags, *(["--bare"] if profile.bare else [])]
     # A server that is killed can't tell its processes, and one that waits for its upstream doesn't see its input end.
     guard = shutil.which("setpriv") if sys.platform == "linux" else None
     return [guard, "--pdeathsig", "KILL", "--", *command] if guard else command
 
 
-async def start(profile: LaunchProfile) -> tuple[Process, IO[bytes]]:
-    """Start a process of `profile`; return it with the file that its error output goes to.
-
-    A file and not a pipe: nobody has to read along, and a talkative process never blocks.
-    """
+async def start(profile: LaunchProfile) -> Started:
+    """Start a process of `profile`."""
     with ExitStack() as undo:
         stderr = undo.enter_context(tempfile.TemporaryFile())
+        directory, flags = profile.working_directory, CHAT_FLAGS
+        variables: Mapping[str, str] = {}
+        if profile.agent:
+            if profile.agent.has_own_workspace:
+                directory = _directory_in(directory, undo)
+            flags, variables = for_agent(profile.agent, directory, _directory_in(profile.agent.scratch, undo))
         process = await anyio.open_process(
-            _command(profile),
+            _command(profile, flags),
             stdin=PIPE,
             stdout=PIPE,
             stderr=stderr,
-            cwd=profile.working_directory,
-            env={**dict(profile.environment), **_CLI_ENVIRONMENT},
+            cwd=directory,
+            env={**dict(profile.environment), **_CLI_ENVIRONMENT, **variables},
         )
-        undo.pop_all()  # The process's owner closes it.
-    return process, stderr
+        return Started(process, stderr, directory, undo.pop_all())
+    raise AssertionError  # for the type checkers: nothing here is suppressed
+
+
+def _directory_in(parent: Path, undo: ExitStack) -> Path:
+    return Path(undo.enter_context(TemporaryDirectory(dir=parent, ignore_cleanup_errors=True)))

@@ -37,6 +37,8 @@ class CallStyle:
     own_names: Mapping[str, str]
     is_legacy: bool = False
     is_forced: bool = False
+    tells_own_tools: bool = False
+    """Whether to tell of calls of Claude Code's own tools, too."""
 
     def own_name(self, name: str) -> str:
         """Return the client's name of what Claude calls."""

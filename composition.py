@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 from fastapi.concurrency import run_in_threadpool
 from limits.aio.storage import Storage
 
+import process_questions
 from auth import KeyRing, Login, find_login, login_environment
 from background import periodically
 from chat_service import ChatService
@@ -24,6 +25,8 @@ from cli_launch import check_cli, find_cli
 from config import Settings
 from demo_upstream import DemoUpstream
 from engine_probe import find_fault
+from grant_setup import open_grants
+from mcp_catalog import McpCatalog
 from memory_stores import MemorySessionStore, MemoryUsageStore, ThisServer, memory_counters
 from model_catalog import ModelCatalog
 from parameter_validator import Rules
@@ -35,6 +38,7 @@ from services import Services
 from session_manager import SWEEP_SECONDS, SessionLimits, SessionManager
 from stores import Connection, SessionStore, UsageStore
 from turns import LaunchProfile
+from workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +67,16 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         closing = await stack.enter_async_context(AsyncExitStack())
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
+        grants = await run_in_threadpool(open_grants, settings, profile, directory)
         stores = _open_stores(settings, closing, tasks)
-        sessions = _open_sessions(settings, stores.sessions, tasks)
+        sessions = _open_sessions(settings, stores.sessions, grants.workspaces, tasks)
         fail_open = settings.rate_limit_fail_open
         limiter = RateLimiter(stores.counters, memory_counters(), _limits_a_minute(settings), fail_open=fail_open)
         quotas = Quotas(stores.usage, limiter, fail_open=fail_open)
         tasks.start_soon(periodically, KEEP_SECONDS, quotas.keep)
         pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial, quotas.book_cost))
-        catalog = ModelCatalog(partial(pool.inspect, profile), settings.model_aliases, created=int(time.time()))
+        inspect = partial(pool.ask, profile, process_questions.inspect)
+        catalog = ModelCatalog(inspect, settings.model_aliases, created=int(time.time()))
         chat = ChatService(
             pool,
             catalog,
@@ -80,6 +86,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             profile,
             settings.timeout_seconds,
             Rules(settings.strict_parameters, settings.max_n, login=login.method),
+            grants=grants,
             usual_thinking_tokens=settings.max_thinking_tokens,
         )
         yield Services(
@@ -91,6 +98,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             sessions=sessions,
             limiter=limiter,
             quotas=quotas,
+            mcp=McpCatalog(lambda names: pool.ask(grants.profile_of_servers(names), process_questions.mcp_servers)),
             connection=stores.connection,
             chat=chat,
             claude_code_version=version,
@@ -125,9 +133,15 @@ def _open_stores(settings: Settings, closing: AsyncExitStack, tasks: TaskGroup) 
     return _Stores(connection, sessions, RedisUsageStore(connection), connection.counters())
 
 
-def _open_sessions(settings: Settings, store: SessionStore, tasks: TaskGroup) -> SessionManager:
+def _open_sessions(
+    settings: Settings, store: SessionStore, workspaces: Workspaces | None, tasks: TaskGroup
+) -> SessionManager:
     limits = SessionLimits(settings.session_ttl_seconds, settings.session_max_count, settings.session_max_messages)
-    sessions = SessionManager(store, limits)
+    if workspaces is None:
+        sessions = SessionManager(store, limits)
+    else:
+        sessions = SessionManager(store, limits, on_end=workspaces.remove)
+        tasks.start_soon(periodically, SWEEP_SECONDS, partial(workspaces.sweep, sessions.lives))
     tasks.start_soon(periodically, SWEEP_SECONDS, sessions.sweep)
     return sessions
 

@@ -8,25 +8,30 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address, ip_network
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
     PrivateAttr,
-    RedisDsn,
-    SecretStr,
-    TypeAdapter,
     ValidationError,
     field_validator,
 )
-from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from redis.connection import parse_url
+
+from setting_types import (
+    CustomHeaders,
+    NameMap,
+    Networks,
+    OwnTools,
+    RedisUrl,
+    Seconds,
+    Secret,
+    SecretList,
+)
+from tool_catalog import READING_TOOLS
 
 logger = logging.getLogger(__name__)
 
@@ -38,94 +43,7 @@ LEAST_THINKING_TOKENS = 1024
 MOST_THINKING_TOKENS = 1_000_000
 """More than any model takes: no slip of the keyboard."""
 
-Name = Annotated[str, Field(min_length=1)]
 AuthMethod = Literal["claude_cli", "anthropic", "oauth_token", "bedrock", "vertex"]
-
-
-def _split(value: object) -> object:
-    return tuple(part for each in value.split(",") if (part := each.strip())) if isinstance(value, str) else value
-
-
-def _at_least_one_key(value: object) -> object:
-    parts = _split(value)
-    if isinstance(value, str) and not parts:
-        raise ValueError("there is no key in it")
-    return parts
-
-
-def _redis(value: SecretStr) -> SecretStr:
-    try:
-        TypeAdapter(RedisDsn).validate_python(value.get_secret_value())
-        parse_url(value.get_secret_value())  # type: ignore[no-untyped-call]
-    except ValueError:
-        # Not what pydantic says: there may be a password in it.
-        raise ValueError("it is no address of a Redis, like redis://:password@host:6379/0") from None
-    return value
-
-
-def _from_json(value: object) -> object:
-    return from_json(value) if isinstance(value, str) else value
-
-
-def _one_word(value: SecretStr) -> SecretStr:
-    # It has to fit into a header, and an empty key would be no key at all.
-    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-        raise ValueError("a key is one word of printable ASCII")
-    return value
-
-
-def _is_network(value: str) -> bool:
-    try:
-        ip_network(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
-    # What is none, uvicorn takes for the name of a socket, and then trusts nobody without a word.
-    for number, value in enumerate(values, start=1):
-        if not _is_network(value):
-            raise ValueError(f"number {number} is neither an address (10.1.2.3) nor a network (10.0.0.0/8)")
-    return values
-
-
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
-_OWN_HEADERS = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding", "user-agent"})
-
-
-def _header_lines(value: object) -> object:
-    """Read JSON, or a header on each line, which is Claude Code's own form."""
-    if not isinstance(value, str) or value.lstrip().startswith("{"):
-        return _from_json(value)
-    pairs = [line.partition(":") for line in value.splitlines() if line.strip()]
-    if not all(colon for _, colon, _ in pairs):
-        raise ValueError('it is neither JSON like {"anthropic-beta": "…"} nor lines like anthropic-beta: …')
-    return {name.strip(): text.strip() for name, _, text in pairs}
-
-
-def _sendable(headers: dict[str, str]) -> dict[str, str]:
-    # Not a value in any message: there may be a secret in it.
-    for name, value in headers.items():
-        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise ValueError(f"{name[:64]!r} is not a header that can be sent")
-        if name.lower() in _OWN_HEADERS:
-            raise ValueError(f"{name!r} is a header that Claude Code has to set itself")
-    if len({name.lower() for name in headers}) < len(headers):
-        raise ValueError("a header stands there twice")
-    return headers
-
-
-CustomHeaders = Annotated[
-    dict[str, str], NoDecode, BeforeValidator(_header_lines), AfterValidator(_sendable), Field(repr=False, exclude=True)
-]
-NameMap = Annotated[dict[Name, Name], NoDecode, BeforeValidator(_from_json)]
-Secret = Annotated[SecretStr, AfterValidator(_one_word)]
-SecretList = Annotated[tuple[Secret, ...], NoDecode, BeforeValidator(_at_least_one_key)]
-Seconds = Annotated[float, Field(allow_inf_nan=False, le=10 * 365 * 24 * 3600)]
-CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Networks = Annotated[CommaSeparated, AfterValidator(_networks)]
 
 
 class ConfigurationError(Exception):
@@ -189,7 +107,7 @@ class Settings(BaseSettings):
     )
     session_max_count: int = Field(default=1000, gt=0, description="Sessions that one API key may have at a time.")
     session_max_messages: int = Field(default=1000, gt=0, description="Messages that one session may have.")
-    redis_url: Annotated[SecretStr, AfterValidator(_redis)] | None = Field(
+    redis_url: RedisUrl | None = Field(
         default=None,
         description="Redis that keeps sessions, limits, budgets and usage, so that several servers share them: "
         "`redis://[:password@]host:port/0`. None: this server's memory.",
@@ -242,6 +160,49 @@ class Settings(BaseSettings):
         description="`auto`: processes are used again if Claude Code passes a trial at start, on a stand-in. "
         "`on`: without a trial. `off`: a process for every turn.",
     )
+    claude_allowed_tools: OwnTools = Field(
+        default=READING_TOOLS,
+        description="Claude Code's own tools that requests with `enable_tools` may use, with commas: `Read`, `Glob` "
+        "and `Grep` read, `Edit`, `Write` and `NotebookEdit` write, `Bash` runs commands, `WebFetch` and `WebSearch` "
+        "use the web. See docs/agent.md.",
+    )
+    claude_cwd: Path | None = Field(
+        default=None,
+        description="Directory that these tools work in, and don't leave. None: an empty one for each request or "
+        "session.",
+    )
+    workspaces_dir: Path | None = Field(
+        default=None,
+        description="Directory in which each session with such tools gets a directory of its own, kept as long as the "
+        "session. None: `CLAUDE_CWD`, or else a temporary one.",
+    )
+    workspace_max_mb: int = Field(
+        default=100,
+        gt=0,
+        description="Size (MB) of a session's or a request's own directory beyond which nothing writes to it.",
+    )
+    claude_max_turns: int = Field(
+        default=50,
+        gt=0,
+        description="How often Claude may be asked in one request with such tools; headers may lower it.",
+    )
+    claude_max_budget_usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="Dollars that one request with such tools may cost; headers may lower it. None: no limit.",
+    )
+    claude_sandbox: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether `Bash` is confined by Claude Code's sandbox (on Linux: bubblewrap and socat). `auto`: "
+        "where that works. `on`: or no start. `off`: commands may do what the server's user may.",
+    )
+    claude_allow_bypass: bool = Field(
+        default=False,
+        description="`true`: requests may choose the permission mode `bypassPermissions`, and leave the directory. "
+        "Never for root.",
+    )
+    mcp_config: Path | None = Field(
+        default=None, description="File of MCP servers, in the form of `.mcp.json`, for requests with such tools."
+    )
     model_aliases: NameMap = Field(
         default_factory=dict, description='Foreign model names for ours, as JSON: `{"gpt-4o": "sonnet"}`.'
     )
@@ -293,6 +254,13 @@ class Settings(BaseSettings):
             return value
         logger.warning("MAX_TIMEOUT=%d is under 1000 and taken as seconds: %d ms", value, value * 1000)
         return value * 1000
+
+    @field_validator("claude_cwd")
+    @classmethod
+    def _existing_directory(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError("there is no such directory")
+        return value and value.resolve()
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -151,6 +151,13 @@ def last_user_text(body: Json) -> str:
     return ""
 
 
+def _last_results(body: Json) -> str:
+    """The text of the results that the last message brings."""
+    results = [block for block in _blocks(body["messages"][-1]["content"]) if block["type"] == "tool_result"]
+    texts = [block["text"] for result in results for block in _blocks(result.get("content") or "") if "text" in block]
+    return " ".join(texts)
+
+
 def _blocks(content: str | list[Json]) -> list[Json]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
@@ -182,6 +189,8 @@ def _arguments(tool: Json, prompt: str) -> Json:
         # An object of any kind: it has the keys that the prompt quotes.
         return dict.fromkeys(re.findall(r"[`'\"](\w+)[`'\"]", prompt), "string")
     arguments: Json = instance(schema)
+    if tool["name"] == "Glob":
+        return {"pattern": "*"}  # Claude Code's own: what else would one look for?
     if tool["name"].endswith("unicode_customer"):
         # The test of this name wants the customer's name back, letter by letter.
         named = re.search(r"(?:named|name is)\s+['\"]?([^\s.,!?'\"]+)", prompt)
@@ -190,7 +199,7 @@ def _arguments(tool: Json, prompt: str) -> Json:
 
 
 def _introduction(body: Json) -> str:
-    prompt = last_user_text(body)
+    prompt = last_user_text(body) or _last_results(body)
     shown = prompt if len(prompt) <= 200 else prompt[:200] + "…"  # noqa: PLR2004 - enough to recognise
     system = sum(len(block["text"]) for block in _blocks(body.get("system") or []))
     return (

@@ -50,8 +50,7 @@ class CommonHeaders:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = f"req_{uuid.uuid4().hex}"
-
+        request_id = scope.setdefault("state", {})["request_id"] = f"req_{uuid.uuid4().hex}"
         begun = False
 
         async def send_with_headers(message: Message) -> None:

@@ -13,10 +13,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from callers import Caller, KeyLimits
-from config import ConfigurationError, Name
+from config import ConfigurationError
+from setting_types import Name
+from tool_catalog import check_tool
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -46,6 +48,14 @@ def _digest(written: str) -> str:
 _Count = Annotated[int, Field(gt=0)]
 
 
+def _tools(value: object) -> bool | tuple[str, ...]:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(map(check_tool, value))
+    raise ValueError("it is true, false, or a list of tools' names")
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -56,7 +66,7 @@ class _Entry(_Strict):
     concurrent_requests: _Count | None = None
     usd_per_day: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     models: Annotated[list[Name], Field(min_length=1)] | None = None
-    tools: bool = False
+    tools: Annotated[bool | tuple[str, ...], PlainValidator(_tools)] = False
 
     def caller(self, name: str) -> Caller:
         limits: dict[str, Any] = self.model_dump(exclude={"hash"})

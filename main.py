@@ -24,6 +24,7 @@ from pydantic import BaseModel, SecretStr
 from sse_starlette.sse import AppStatus
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+import agent_routes
 import chat_routes
 import debug_routes
 import info_routes
@@ -32,9 +33,10 @@ from auth import KeyRing, hash_key
 from cli_launch import check_cli, find_cli
 from composition import open_services
 from config import VERSION, ConfigurationError, Settings, load_settings
+from grant_setup import check_grants
 from http_layer import ERROR_HANDLERS, CommonHeaders, OriginGuard, describe_bodies
 from keys_file import check_name
-from models import AnyParameters, ChatCompletionRequest
+from models import AnyParameters, ChatCompletionRequest, ToolConfigRequest
 
 _PORTS_TO_TRY = 100
 _SHUTDOWN_GRACE_SECONDS = 30
@@ -49,6 +51,7 @@ _BODIES: Mapping[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatCompletionRequest,
     "/v1/debug/request": AnyParameters,
     "/v1/compatibility": AnyParameters,
+    "/v1/tools/config": ToolConfigRequest,
 }
 _DESCRIPTION = "OpenAI's API, answered by Claude Code."
 _KEY_BYTES = 32
@@ -111,6 +114,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(chat_routes.router)
     app.include_router(debug_routes.router)
     app.include_router(session_routes.router)
+    app.include_router(agent_routes.router)
+    app.include_router(agent_routes.limited_router)
     # It leaves streams alone, and what is short.
     app.add_middleware(GZipMiddleware, minimum_size=_WORTH_COMPRESSING_BYTES, compresslevel=_FAST)
     app.add_middleware(
@@ -133,7 +138,7 @@ def __getattr__(name: str) -> FastAPI:
         try:
             settings = load_settings()
             find_cli(settings.claude_cli_path)
-            _check_keys(settings)
+            _check(settings)
         except ConfigurationError as error:
             sys.exit(f"claude-wrapper can't start. {error}")
         _start_logging(settings)
@@ -168,9 +173,10 @@ def bind(host: str, port: int) -> socket.socket:
     raise ConfigurationError(f"No free port from {port} to {last} on {host}.")
 
 
-def _check_keys(settings: Settings) -> None:
-    """Raise ConfigurationError for a file of keys that the lifespan would stumble over, with a traceback."""
+def _check(settings: Settings) -> None:
+    """Raise ConfigurationError for what the lifespan would stumble over, with a traceback."""
     KeyRing(settings)
+    check_grants(settings)
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:
@@ -265,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(**_parsed(given))
         _start_logging(settings, "%(asctime)s %(levelname)s %(name)s: %(message)s")
         check_cli(find_cli(settings.claude_cli_path), settings.environment.get("PATH", ""))
-        _check_keys(settings)
+        _check(settings)
         new_key = _offered_key(settings)
         listener = bind(settings.host, settings.port)
     except (ConfigurationError, OSError) as error:

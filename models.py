@@ -7,7 +7,9 @@ Source: https://platform.openai.com/docs/api-reference/chat
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from tool_catalog import check_tool
 
 
 class _Received(BaseModel):
@@ -253,6 +255,7 @@ class ChatCompletionRequest(_Received):
     reasoning_effort: ReasoningEffort | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority"] | None = None
     session_id: str | None = None
+    enable_tools: bool | None = None
 
     @property
     def choices(self) -> int:
@@ -268,6 +271,19 @@ class ChatCompletionRequest(_Received):
     def include_usage(self) -> bool:
         """Whether a stream ends with a chunk that counts its tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
+
+
+ToolName = Annotated[str, AfterValidator(check_tool)]
+
+
+class ToolConfigRequest(_Received):
+    """The body of POST /v1/tools/config: which tools a session wants of those that its key may use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    session_id: str
+    allowed_tools: Annotated[list[ToolName], Field(max_length=MOST_FUNCTIONS)] | None = None
+    disallowed_tools: Annotated[list[ToolName], Field(max_length=MOST_FUNCTIONS)] = []
 
 
 EXAMPLE_REQUEST: Mapping[str, Any] = {

@@ -5,7 +5,7 @@ What says nothing is left out: some models refuse even the values that they take
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from client_functions import to_tool_choice, to_tools
@@ -23,6 +23,7 @@ from models import (
 from output_schema import enforceable, find_limitation
 from parameter_validator import PARAMETERS
 from request_options import THINKING_HEADER
+from tool_catalog import OWN_TOOLS, server_of
 from turns import OUTPUT_TOOL, Binding, Effort, OutputFormat, Sampling, Thinking, ThinksWhen
 
 # Claude's temperatures end here, OpenAI's at 2, and it is the one that either takes by itself.
@@ -70,7 +71,7 @@ USUAL = Circumstances()
 
 def to_binding(body: ChatCompletionRequest, circumstances: Circumstances) -> Binding:
     """Convert all parameters. Raises InvalidRequestError, with `param`, for what can't be."""
-    for fault in find_faults_of_output(body):
+    for fault in (*find_faults_of_output(body), *find_faults_of_own_tools(body)):
         raise fault
     binding = Binding(
         model=circumstances.model,
@@ -81,9 +82,35 @@ def to_binding(body: ChatCompletionRequest, circumstances: Circumstances) -> Bin
         thinking=_thinking(body, circumstances),
         output_format=_output_format(body),
     )
+    if body.enable_tools:
+        return _beside_own_tools(binding)
     # Claude's API has no form for an object of any kind: docs/adr/0006.
     is_beyond_the_api = binding.output_format == _ANY_OBJECT or not circumstances.holds_output
     return binding.held_by_claude_code() if binding.output_format and is_beyond_the_api else binding
+
+
+def _beside_own_tools(binding: Binding) -> Binding:
+    """Return what a binding is where Claude Code has tools of its own, which are called before the answer."""
+    may_not_call = binding.tool_choice is not None and binding.tool_choice.type == "none"
+    if may_not_call:
+        binding = replace(binding, tools=(), tool_choice=None)
+    # What is written between calls has no form: Claude Code itself holds the answer to it.
+    form = binding.output_format and replace(binding.output_format, held_by="claude_code")
+    return replace(binding, has_own_tools=True, output_format=form)
+
+
+def find_faults_of_own_tools(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
+    """Yield why a request can't have Claude Code's own tools beside what else it asks for."""
+    if not body.enable_tools:
+        return
+    choice = "function_call" if body.functions else "tool_choice"
+    if (asked := to_tool_choice(body)) and asked.is_forced:
+        message = f"With Claude Code's tools, '{choice}' can be auto or none: it would hold for each of its steps."
+        yield InvalidRequestError(message, param=choice)
+    for name, place in _names_of_functions(body):
+        if name in OWN_TOOLS or server_of(name):
+            message = f"With Claude Code's tools no function can be called '{name}'."
+            yield InvalidRequestError(message, param=f"{place}.name")
 
 
 @dataclass(frozen=True)
@@ -122,6 +149,7 @@ def find_adjustments(body: ChatCompletionRequest, circumstances: Circumstances =
     }
     found = [Adjustment(name, _REASONS[name], name) for name, is_changed in changed.items() if is_changed]
     found += [Adjustment("image_url.detail", _NO_DETAILS, place) for place in _places_of_details(body)]
+    found += [Adjustment("tools.function.strict", _NOT_STRICT, place) for place in _places_of_strict(body)]
     if _is_budget_changed(thinking, circumstances):
         found.append(Adjustment(THINKING_HEADER, _NO_ROOM if circumstances.thinking_tokens else _ALWAYS_THINKS))
     return tuple(found)
@@ -136,6 +164,7 @@ def find_lost_thoughts(body: ChatCompletionRequest, circumstances: Circumstances
 
 _LOST_THOUGHTS = "what the model thought before its call is lost."
 _NO_DETAILS = "Claude sees every image alike."
+_NOT_STRICT = "beside Claude Code's own tools functions can't be strict."
 _NO_ROOM = "the limit of tokens leaves less room to think, or this model never thinks."
 _ALWAYS_THINKS = "this model always thinks."
 _REASONS = {
@@ -168,6 +197,12 @@ def _places_of_details(body: ChatCompletionRequest) -> Iterator[str]:
                 yield f"messages.[{index}].content.[{number}].image_url.detail"
 
 
+def _places_of_strict(body: ChatCompletionRequest) -> Iterator[str]:
+    for index, tool in enumerate((body.enable_tools and body.tools) or ()):
+        if tool.function.strict:
+            yield f"tools.[{index}].function.strict"
+
+
 def find_faults_of_output(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
     """Yield why an answer can't have the form that is asked for."""
     if isinstance(body.response_format, JsonSchemaFormat):
@@ -192,12 +227,16 @@ def _fault_of_missing_word(body: ChatCompletionRequest) -> Iterator[InvalidReque
 
 
 def _faults_of_names(body: ChatCompletionRequest) -> Iterator[InvalidRequestError]:
-    names = [(f"tools[{index}].function", tool.function.name) for index, tool in enumerate(body.tools or ())]
-    names += [(f"functions[{index}]", function.name) for index, function in enumerate(body.functions or ())]
-    for place, name in names:
+    for name, place in _names_of_functions(body):
         if name == OUTPUT_TOOL:
             message = f"With a 'response_format' no function can be called '{OUTPUT_TOOL}'."
             yield InvalidRequestError(message, param=f"{place}.name")
+
+
+def _names_of_functions(body: ChatCompletionRequest) -> Iterator[tuple[str, str]]:
+    """Yield the name of each function, and where it stands."""
+    yield from ((tool.function.name, f"tools[{index}].function") for index, tool in enumerate(body.tools or ()))
+    yield from ((function.name, f"functions[{index}]") for index, function in enumerate(body.functions or ()))
 
 
 def _texts(body: ChatCompletionRequest) -> Iterator[str]:

@@ -76,6 +76,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "stream": _supported("true, false"),
     "stream_options": _supported("include_usage, in a stream"),
     "session_id": _supported("1 to 128 printable characters; an extension, see the README"),
+    "enable_tools": _supported("true, false; an extension: Claude Code's own tools, see docs/agent.md"),
     "max_completion_tokens": _mapped("1 or more", "max_tokens"),
     "max_tokens": _mapped("1 or more", "max_tokens, where there is no max_completion_tokens"),
     "n": _mapped("1 to MAX_N; 1 in a session", "so many turns, side by side"),
@@ -179,6 +180,8 @@ def _refusals_of_choices(body: Mapping[str, Any], rules: Rules) -> Iterator[Inva
         yield InvalidRequestError(message, param="n", code="integer_above_max_value")
     elif choices > 1 and body.get("session_id") is not None:
         yield InvalidRequestError("A session continues with one answer: leave out 'n'.", param="n")
+    elif choices > 1 and body.get("enable_tools"):
+        yield InvalidRequestError("With Claude Code's tools there is one answer: leave out 'n'.", param="n")
 
 
 def shown_name(name: str) -> str:

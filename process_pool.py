@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import get_args
+from typing import TypeVar, get_args
 
 import anyio
+import anyio.to_thread
 import psutil
 from anyio.abc import TaskGroup
 
@@ -22,10 +23,11 @@ from ending_processes import EndingProcesses, OnCost, is_settled
 from errors import ClaudeCodeError, ClaudeCodeUnavailableError
 from spare_processes import SpareProcesses
 from turn_queue import TurnQueue
-from turns import Binding, Inspection, LaunchProfile, Origin, TurnRequest
+from turns import Binding, LaunchProfile, Origin, TurnRequest
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
 _CLOSING = "This server is shutting down."
@@ -189,11 +191,11 @@ class ProcessPool:
         finally:
             self._take_back(lease)
 
-    async def inspect(self, profile: LaunchProfile) -> Inspection:
+    async def ask(self, profile: LaunchProfile, question: Callable[[ClaudeProcess], Awaitable[_T]]) -> _T:
         """Let a process tell of itself, without a turn."""
         process = self.spares.take(profile) or await self._launch(profile)
         try:
-            return await process.inspect()
+            return await question(process)
         finally:
             self._retire(process)
 
@@ -281,13 +283,16 @@ class ProcessPool:
         """Park a process, or end it where it is of no more use, and give its place back."""
         if cost := lease.process.take_untold_cost():
             self._tasks.start_soon(self._on_untold_cost, lease.owner, cost)
-        if self._is_reusable(lease.process):
+        if self._is_reusable(lease):
             self._parked.append(_Parked(lease, self._clock()))
         else:
             self._retire(lease.process)
         self._queue.give_back(lease.owner)
 
-    def _is_reusable(self, process: ClaudeProcess) -> bool:
+    def _is_reusable(self, lease: Lease) -> bool:
+        process = lease.process
+        if process.has_tools and not process.waits_for_results:
+            return False  # What its tools have read, and left running, is of its one conversation.
         if not (self._open and self._reuse and process.alive and process in self._processes):
             return False
         return process.turns < self._limits.turns and _resident_memory(process.pid) < self._limits.memory
@@ -327,6 +332,13 @@ class ProcessPool:
         while True:
             await anyio.sleep(_SWEEP_SECONDS)
             self.sweep()
+            await self._stop_outgrown()
+
+    async def _stop_outgrown(self) -> None:
+        for process in [*self._processes]:
+            if process.has_tools and await anyio.to_thread.run_sync(process.has_outgrown):
+                logger.warning("The tools of process %d have filled their directory", process.pid)
+                process.stop_outgrown()
 
     # Starting and ending
 

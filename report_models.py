@@ -108,7 +108,7 @@ class LimitsReport(Sent):
     concurrent_requests: int | None
     usd_per_day: float | None
     models: tuple[str, ...] | None
-    tools: bool
+    tools: bool | tuple[str, ...]
 
 
 class UsageReport(Sent):
@@ -196,3 +196,61 @@ class AuthStatus(Sent):
     api_key_required: bool
     account: dict[str, str | None] | None
     claude_code_version: str
+
+
+class ToolDescription(Sent):
+    """One of Claude Code's own tools; a safe one only reads."""
+
+    name: str
+    description: str
+    category: Literal["read", "write", "run", "web"]
+    safe: bool
+    allowed: bool
+
+
+class ToolList(Sent):
+    """The answer to GET /v1/tools."""
+
+    tools: list[ToolDescription]
+    total: int
+
+
+class ToolConfigReport(Sent):
+    """The answer to GET and POST /v1/tools/config: what was narrowed, and what is left."""
+
+    session_id: str | None
+    allowed_tools: list[str] | None
+    disallowed_tools: list[str]
+    effective_tools: list[str]
+
+
+class ToolStats(Sent):
+    """How the calls of one tool ended."""
+
+    calls: int
+    succeeded: int
+    failed: int
+    denied: int
+
+
+class ToolStatsReport(Sent):
+    """The answer to GET /v1/tools/stats."""
+
+    tools: dict[str, ToolStats]
+    total_calls: int
+
+
+class McpServerReport(Sent):
+    """One of the operator's MCP servers, in Claude Code's words: `connected`, `failed`, `needs-auth`, `pending`."""
+
+    name: str
+    status: str
+    tools: list[str]
+    error: str | None
+
+
+class McpServerList(Sent):
+    """The answer to GET /v1/mcp/servers."""
+
+    servers: list[McpServerReport]
+    total: int

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from errors import InvalidRequestError, RequestTooLargeError
-from models import MOST_FUNCTIONS, MOST_STOPS, ChatCompletionRequest
+from models import MOST_FUNCTIONS, MOST_STOPS, ChatCompletionRequest, ToolConfigRequest
 
 # Locations in messages: ("messages", 0, role, field, …), and for content (…, "content", type, 0, part's type, …).
 _FIELD_OF_MESSAGE = 4
@@ -79,6 +79,14 @@ def parse_chat_completion(body: Mapping[str, Any]) -> ChatCompletionRequest:
         return ChatCompletionRequest.model_validate(body)
     except ValidationError as error:
         raise _explain(_faults(error)[0]) from error
+
+
+def parse_tool_config(body: Mapping[str, Any]) -> ToolConfigRequest:
+    """Check a body against the wire shape. Raises InvalidRequestError for its first fault."""
+    try:
+        return ToolConfigRequest.model_validate(body)
+    except ValidationError as error:
+        raise _explain(error.errors(include_url=False, include_input=False)[0]) from error
 
 
 def find_faults_of_shape(body: Mapping[str, Any]) -> tuple[InvalidRequestError, ...]:
@@ -163,7 +171,8 @@ def _explain(row: ErrorDetails) -> InvalidRequestError:
             f"Invalid '{param}': {row['msg']}.", param=param, code=f"{number}_{_BOUNDS[row['type']]}"
         )
     code = "invalid_value" if row["type"] == "literal_error" else "invalid_type"
-    return InvalidRequestError(f"Invalid value for '{param}': {row['msg']}.", param=param, code=code)
+    reason = row["msg"].removeprefix("Value error, ")
+    return InvalidRequestError(f"Invalid value for '{param}': {reason}.", param=param, code=code)
 
 
 def _param(location: tuple[int | str, ...]) -> str:

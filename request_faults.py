@@ -11,7 +11,7 @@ from client_functions import find_faults_of_functions
 from errors import InvalidRequestError
 from message_adapter import find_faults_of_conversation
 from models import EXAMPLE_REQUEST, ChatCompletionRequest
-from parameter_mapping import find_adjustments, find_faults_of_output
+from parameter_mapping import find_adjustments, find_faults_of_output, find_faults_of_own_tools
 from parameter_validator import Rules, find_refusals, shown_name
 from request_body import find_faults_of_shape, parse_chat_completion, parse_json_object
 from session_manager import check_id
@@ -46,6 +46,7 @@ def examine(body: Mapping[str, Any], rules: Rules) -> Examination:
         *_faults_of_session(sound),
         *find_faults_of_functions(sound),
         *find_faults_of_output(sound),
+        *find_faults_of_own_tools(sound),
         *(adjustment.refusal for adjustment in (find_adjustments(sound) if rules.is_strict else ())),
         *find_faults_of_conversation(sound.messages, is_whole=sound.session_id is None),
     )

@@ -13,6 +13,7 @@ from callers import Caller
 from chat_service import ChatService
 from config import Settings
 from http_layer import add_response_headers
+from mcp_catalog import McpCatalog
 from model_catalog import ModelCatalog
 from parameter_validator import Rules
 from process_pool import ProcessPool
@@ -20,6 +21,7 @@ from quotas import Quotas
 from rate_limiter import LimitedRoute, RateLimiter, Standing
 from session_manager import SessionManager
 from stores import Connection
+from tool_grants import ToolGrants
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Services:
     sessions: SessionManager
     limiter: RateLimiter
     quotas: Quotas
+    mcp: McpCatalog
     connection: Connection
     chat: ChatService
     claude_code_version: str
@@ -42,6 +45,11 @@ class Services:
     def rules(self) -> Rules:
         """What the operator decided of parameters."""
         return self.chat.rules
+
+    @property
+    def grants(self) -> ToolGrants:
+        """Who may use which of Claude Code's own tools."""
+        return self.chat.grants
 
     @property
     def backend(self) -> Literal["claude", "demo"]:

@@ -7,10 +7,11 @@ cache of it. A turn that fails or is left commits nothing.
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
+from agent_task import Narrowing
 from errors import InvalidRequestError, NotFoundError, StoreUnavailableError, TooManySessionsError
 from stores import Session, SessionInfo, SessionLock, SessionStore
 from turns import Memory, TurnEnded, TurnRequest, Usage
@@ -39,13 +40,23 @@ class SessionStats:
     messages: int
 
 
+async def _nothing_more(_owner: str, _session_id: str) -> None:
+    pass
+
+
 class SessionManager:
     """Opens sessions for turns, and shows and deletes them, each only to the key that it belongs to."""
 
-    def __init__(self, store: SessionStore, limits: SessionLimits, clock: Callable[[], float] = time.time) -> None:
-        """Keep sessions in `store`; `clock` tells the seconds since the epoch."""
+    def __init__(
+        self,
+        store: SessionStore,
+        limits: SessionLimits,
+        clock: Callable[[], float] = time.time,
+        on_end: Callable[[str, str], Awaitable[None]] = _nothing_more,
+    ) -> None:
+        """Keep sessions in `store`; `clock` tells the seconds since the epoch, `on_end` is told which were deleted."""
         self.limits = limits
-        self._store, self._clock = store, clock
+        self._store, self._clock, self._on_end = store, clock, on_end
         self._begun: Counter[str] = Counter()
 
     @asynccontextmanager
@@ -94,6 +105,20 @@ class SessionManager:
         check_id(session_id)
         if not await self._store.delete(owner, session_id):
             raise _unknown(session_id)
+        await self._on_end(owner, session_id)
+
+    async def lives(self, owner: str, session_id: str) -> bool:
+        """Whether there is a session of this id, or there may be: the store doesn't tell."""
+        try:
+            return await self._store.load(owner, session_id, self._clock()) is not None
+        except StoreUnavailableError:
+            return True
+
+    async def narrow(self, owner: str, session_id: str, tools: Narrowing, patience: float) -> SessionInfo:
+        """Let a session, a new one where there is none, want just these tools from now on. Raises as `open`."""
+        async with self.open(owner, session_id, patience) as session:
+            return await session.keep(replace(session.info, tools=tools), session.memory)
+        raise AssertionError  # for the type checkers: nothing here is suppressed
 
     async def stats(self, owner: str) -> SessionStats:
         """Count the sessions of a key."""
@@ -135,7 +160,6 @@ class OpenSession:
 
         Raises SessionLostError where the session was deleted meanwhile, TooManySessionsError where there is no room.
         """
-        now = self._clock()
         # Claude takes no blank message, neither now nor as a part of a history.
         said = (ended.answer,) if ended.answer.content else ()
         messages = (*request.history, request.prompt, *said)
@@ -146,10 +170,15 @@ class OpenSession:
             turns=self.info.turns + 1,
             usage=self.info.usage + ended.usage,
             cost_usd=self.info.cost_usd + (ended.cost_usd or 0.0),
-            last_accessed=now,
-            expires_at=now + self._limits.ttl,
         )
-        await self._lock.save(Session(info, Memory(request.binding.system, messages)), self._limits.count)
+        await self.keep(info, Memory(request.binding.system, messages))
+
+    async def keep(self, info: SessionInfo, memory: Memory) -> SessionInfo:
+        """Remember this from now on, for as long as a session lives. Raises as `commit`."""
+        now = self._clock()
+        kept = replace(info, last_accessed=now, expires_at=now + self._limits.ttl)
+        await self._lock.save(Session(kept, memory), self._limits.count)
+        return kept
 
 
 def check_id(session_id: str) -> None:

@@ -40,9 +40,10 @@ class SpareProcesses:
         return (process for waiting in self._waiting.values() for process in waiting)
 
     def expect(self, profile: LaunchProfile) -> None:
-        """Note that a profile is used, and refill accordingly."""
-        self._recent.append(profile)
-        self._tasks.start_soon(self._refill)
+        """Note that a profile is used, if others will want the like, and refill accordingly."""
+        if profile.keeps_spares:
+            self._recent.append(profile)
+            self._tasks.start_soon(self._refill)
 
     def take(self, profile: LaunchProfile) -> ClaudeProcess | None:
         """Hand out a spare of this profile, if there is a live one."""

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent_task import ALL_TOOLS, Narrowing
 from turns import Memory, Usage
 
 
@@ -26,6 +27,8 @@ class SessionInfo:
     created_at: float
     last_accessed: float
     expires_at: float
+    tools: Narrowing = ALL_TOOLS
+    """Which of Claude Code's own tools it wants."""
 
 
 @dataclass(frozen=True)

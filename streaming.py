@@ -1,8 +1,8 @@
 """Pure: the events of a completion's turns become OpenAI chunks, in the one order that clients accept, and SSE data.
 
-The order is a table, for each choice: role → (reasoning | content | call → arguments*)* → refusal? → finish; and behind
-the last of them usage? → [DONE]. A step that it doesn't have raises StreamOrderError: better a failed request than a
-stream that a client takes for something else.
+The order is a table, for each choice: role → (reasoning | content | event | call → arguments*)* → refusal? → finish;
+and behind the last of them usage? → [DONE]. A step that it doesn't have raises StreamOrderError: better a failed
+request than a stream that a client takes for something else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,19 +11,32 @@ from typing import Any, ClassVar, Literal
 
 from answer_models import ChatCompletionChunk, ChunkChoice, CompletionUsage, FinishReason
 from client_functions import CallStyle
-from turns import InputJsonDelta, TextDelta, ThinkingDelta, ToolUseStarted, TurnEnded, TurnEvent, TurnStarted
+from turns import (
+    InputJsonDelta,
+    OwnToolEnded,
+    OwnToolEvent,
+    OwnToolInput,
+    OwnToolStarted,
+    TextDelta,
+    ThinkingDelta,
+    ToolUseStarted,
+    TurnEnded,
+    TurnEvent,
+    TurnStarted,
+)
 
 DONE = "[DONE]"
 
-_Step = Literal["start", "role", "reasoning", "content", "call", "arguments", "refusal", "finish"]
+_Step = Literal["start", "role", "reasoning", "content", "event", "call", "arguments", "refusal", "finish"]
 
-_PIECES: frozenset[_Step] = frozenset({"reasoning", "content", "call", "refusal", "finish"})
-_IN_A_CALL: frozenset[_Step] = frozenset({"arguments", "reasoning", "content", "call", "refusal", "finish"})
+_PIECES: frozenset[_Step] = frozenset({"reasoning", "content", "event", "call", "refusal", "finish"})
+_IN_A_CALL: frozenset[_Step] = frozenset({"arguments", *_PIECES})
 _NEXT: Mapping[_Step, frozenset[_Step]] = {
     "start": frozenset({"role"}),
     "role": _PIECES,
     "reasoning": _PIECES,
     "content": _PIECES,
+    "event": _PIECES,
     "call": _IN_A_CALL,
     "arguments": _IN_A_CALL,
     "refusal": frozenset({"finish"}),
@@ -50,6 +63,18 @@ class _Choice:
             raise StreamOrderError(f"{step} after {self.step}")
         self.step = step
         self.has_spoken |= step in ("content", "call")
+
+
+def _shown(event: OwnToolEvent) -> dict[str, Any]:
+    """Return what a client is told of Claude Code's own tools; the README has these."""
+    shown: dict[str, Any] = {"type": "tool_started", "id": event.id, "name": event.name}
+    if isinstance(event, OwnToolInput):
+        return {**shown, "type": "tool_input", "input": event.input}
+    if isinstance(event, OwnToolEnded) and event.outcome == "denied":
+        return {**shown, "type": "tool_denied", "reason": event.summary}
+    if isinstance(event, OwnToolEnded):
+        return {**shown, "type": "tool_result", "summary": event.summary, "is_error": event.outcome == "error"}
+    return shown
 
 
 class ChunkEncoder:
@@ -120,6 +145,10 @@ class ChunkEncoder:
             return {"function_call": function}
         return {"tool_calls": [{"index": choice.calls - 1, **news, "function": function}]}
 
+    def _used_own_tool(self, choice: _Choice, event: OwnToolEvent) -> Iterator[str]:
+        if self._style.tells_own_tools:
+            yield self._chunk(choice, "event", {"claude_event": _shown(event)})
+
     def _ended(self, choice: _Choice, event: TurnEnded) -> Iterator[str]:
         if event.refusal:
             yield self._chunk(choice, "refusal", {"refusal": event.refusal})
@@ -136,5 +165,8 @@ class ChunkEncoder:
         TextDelta: _text,
         ToolUseStarted: _called,
         InputJsonDelta: _argued,
+        OwnToolStarted: _used_own_tool,
+        OwnToolInput: _used_own_tool,
+        OwnToolEnded: _used_own_tool,
         TurnEnded: _ended,
     }

@@ -4,6 +4,7 @@ Without I/O: a frame comes in, frames go out. What the model is told of a functi
 cli_frames.py; Claude Code needs to know only its name.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -36,14 +37,15 @@ class ToolBridge:
     """Answers the requests that Claude Code makes of the server: its calls once there are results, others at once."""
 
     _tools: tuple[Tool, ...] = ()
+    _tells_all: bool = False
     _calls: dict[str, Frame] = field(default_factory=dict)
     _results: dict[str, ToolResultBlock] = field(default_factory=dict)
     _sent: str | None = None
     """The call whose result was sent, and not taken up yet."""
 
-    def offer(self, tools: tuple[Tool, ...]) -> None:
-        """Have these functions from now on."""
-        self._tools = tools
+    def offer(self, tools: tuple[Tool, ...], *, in_full: bool = False) -> None:
+        """Have these functions from now on; `in_full`: tell all of them, not only their names."""
+        self._tools, self._tells_all = tools, in_full
 
     def receive(self, frame: Frame) -> list[Frame] | None:
         """Take a frame of Claude Code's; return the frames that are due now, or None for one that isn't ours."""
@@ -91,7 +93,7 @@ class ToolBridge:
         return {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": server}
 
     def _list(self, _params: Frame) -> Frame:
-        return {"tools": [_listed(tool) for tool in self._tools]}
+        return {"tools": [{**_listed(tool), **(_described(tool) if self._tells_all else {})} for tool in self._tools]}
 
     _answers: ClassVar[Mapping[str, Callable[..., Frame]]] = {"initialize": _initialize, "tools/list": _list}
 
@@ -114,6 +116,11 @@ def _listed(tool: Tool) -> Frame:
         "annotations": {"readOnlyHint": True},
         "_meta": {"anthropic/alwaysLoad": True},
     }
+
+
+def _described(tool: Tool) -> Frame:
+    definition = json.loads(tool.definition)
+    return {"description": definition.get("description", ""), "inputSchema": definition["input_schema"]}
 
 
 def _reply(request: Frame, result: Frame) -> Frame:

@@ -1,20 +1,20 @@
 """From the SDK's messages to the events of a turn: one small handler for each kind, purely.
 
-With claude_process.py the only module that imports the SDK, of which it takes the types of messages.
+It takes the types of messages from the SDK.
 """
 
 import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from claude_agent_sdk import AssistantMessage, ResultMessage, StreamEvent
+from claude_agent_sdk import AssistantMessage, ResultMessage, StreamEvent, UserMessage
 from claude_agent_sdk import Message as SdkMessage
 from claude_agent_sdk import TextBlock as SdkTextBlock
 from claude_agent_sdk import ThinkingBlock as SdkThinkingBlock
+from claude_agent_sdk import ToolResultBlock as SdkToolResultBlock
 from claude_agent_sdk import ToolUseBlock as SdkToolUseBlock
 
 from errors import (
@@ -25,15 +25,14 @@ from errors import (
     OutputFormatError,
     from_upstream,
 )
+from own_tools import OwnTools
+from turn_state import Call, TurnState, counted_usage
 from turns import (
     OUTPUT_TOOL,
-    Binding,
     InputJsonDelta,
     Message,
-    TextBlock,
     TextDelta,
     ThinkingDelta,
-    ToolUseBlock,
     ToolUseStarted,
     TurnEnded,
     TurnEvent,
@@ -52,6 +51,9 @@ _NO_CALLS_AFTER = _CUT_SHORT | {"refusal"}
 _REFUSED = "Claude declined to answer this."
 _TOO_LONG_FOR_THE_CLI = "blocking_limit"
 _TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
+# How Claude Code says that it has reached a limit that was set for it.
+_LIMITS = frozenset({"max_turns", "budget_exhausted"})
+_BETWEEN_STEPS = "\n\n"
 _FIRST_SERVER_ERROR = 500
 # The API has no code for it, and there is no other way to learn which models lack it. What it says of the schema, whose
 # place is `output_config.format.schema`, or of another place, is another matter, whatever names it quotes.
@@ -61,84 +63,6 @@ _LACKS_OUTPUT_FORMAT = re.compile(
     rf"{_FORM}\b.*\bnot (supported|available|permitted)|\bnot support.*\b{_FORM}", re.IGNORECASE | re.DOTALL
 )
 _FAILED = "Claude's API failed ({}). Try again in a moment."
-
-
-@dataclass
-class _Call:
-    """A call as it is written."""
-
-    id: str
-    name: str
-    arguments: str = ""
-
-    @property
-    def block(self) -> ToolUseBlock | None:
-        """The whole call; None where its arguments are no JSON object, or not complete."""
-        return ToolUseBlock.of(self.id, self.name, self.arguments)
-
-
-@dataclass
-class TurnState:
-    """What a turn has shown so far. `cost_usd` is to be set before its result is taken."""
-
-    model: str
-    functions: frozenset[str] = frozenset()
-    """The names of the client's."""
-    shows_thinking: bool = False
-    has_own_schema: bool = False
-    """Whether Claude Code holds the answer to a schema: then that is the input of a tool of its own."""
-    texts: list[str] = field(default_factory=list)
-    calls: list[_Call] = field(default_factory=list)
-    cost_usd: float | None = None
-    started: bool = False
-    login_failed: bool = False
-    waits_for_results: bool = False
-    continues_by_itself: bool = False
-    has_stopped: bool = False
-    """Whether the message that has started has told why it ends; one that breaks behind a whole block never does."""
-    usage: dict[str, Any] = field(default_factory=dict)
-    """Of the message that is written."""
-    used_before: Usage = field(default_factory=Usage)
-    refusal: str | None = None
-    is_output: bool = False
-    """Whether what is written now is the answer, as a tool's input."""
-    has_prose: bool = False
-    """Whether the model wrote text that isn't the answer."""
-
-    @classmethod
-    def of(cls, binding: Binding) -> "TurnState":
-        """Begin a turn under a binding."""
-        functions = frozenset(tool.name for tool in binding.tools)
-        return cls(binding.model, functions, binding.thinking.is_shown, binding.own_schema is not None)
-
-    @property
-    def used(self) -> Usage:
-        """The tokens up to now."""
-        return self.used_before + _usage(self.usage)
-
-    @property
-    def spoken(self) -> Message:
-        """The answer's text up to now, as a conversation has it."""
-        text = "".join(self.texts)
-        return Message("assistant", (TextBlock(text),) if text.strip() else ())
-
-    @property
-    def answer(self) -> Message:
-        """The answer up to now, as a conversation has it."""
-        calls = (block for call in self.calls if (block := call.block))
-        return Message("assistant", (*self.spoken.content, *calls))
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether Claude Code's conversation has what the client will send: it drops blank blocks.
-
-        The client has got their text, too; but where there is no other, that is none for it either. And of an answer
-        that it holds to a schema it has a call.
-        """
-        if self.has_prose or (self.has_own_schema and self.texts):
-            return False
-        said = [text for text in self.texts if text.strip()]
-        return said == self.texts if said else bool(self.calls)
 
 
 _Events = Iterator[TurnEvent]
@@ -165,12 +89,20 @@ def _on_stream_event(state: TurnState, message: StreamEvent) -> _Events:
 
 
 def _on_message_start(state: TurnState, message: StreamEvent) -> _Events:
-    if state.started and not state.has_own_schema:
+    if state.started and not (state.has_own_schema or state.own_tools):
         raise ClaudeCodeError("Claude Code asked the model a second time by itself.")
     started = message.event["message"]
     state.used_before, state.usage, state.has_stopped = state.used, started.get("usage") or {}, False
+    if state.own_tools:
+        _begin_step(state, state.own_tools)
     if not state.started:
         yield _started(state, started["model"], message.session_id)
+
+
+def _begin_step(state: TurnState, own_tools: OwnTools) -> None:
+    own_tools.steps += 1
+    if not (own_tools.tells_steps or state.has_own_schema):
+        state.texts = []
 
 
 def _started(state: TurnState, model: str, session_id: str | None) -> TurnStarted:
@@ -181,11 +113,20 @@ def _started(state: TurnState, model: str, session_id: str | None) -> TurnStarte
 def _on_content_block_start(state: TurnState, message: StreamEvent) -> _Events:
     block = message.event["content_block"]
     if block["type"] == "text" and not state.has_own_schema:
-        state.texts.append("")
+        yield from _begin_text(state)
     if block["type"] == "tool_use" and _is_output(state, block["name"]):
         _begin_output(state)
+    elif block["type"] == "tool_use" and state.own_tools and block["name"] not in state.functions:
+        yield state.own_tools.begin(block["id"], block["name"])
     elif block["type"] == "tool_use":
         yield _called(state, block["id"], block["name"])
+
+
+def _begin_text(state: TurnState) -> _Events:
+    is_later_step = state.own_tools is not None and any(map(str.strip, state.texts))
+    state.texts.append("")
+    if is_later_step:
+        yield from _said(state, _BETWEEN_STEPS)
 
 
 def _is_output(state: TurnState, name: str) -> bool:
@@ -200,7 +141,7 @@ def _begin_output(state: TurnState) -> None:
 
 
 def _called(state: TurnState, identifier: str, name: str) -> ToolUseStarted:
-    state.calls.append(_Call(identifier, name))
+    state.calls.append(Call(identifier, name))
     return ToolUseStarted(identifier, name)
 
 
@@ -220,11 +161,14 @@ def _said(state: TurnState, text: str) -> _Events:
         state.has_prose |= bool(text.strip())
         return
     state.texts[-1] += text
-    yield TextDelta(text)
+    if state.own_tools is None or state.own_tools.tells_steps:
+        yield TextDelta(text)
 
 
 def _wrote_json(state: TurnState, piece: str) -> _Events:
-    if state.is_output:
+    if state.own_tools and state.own_tools.is_written:
+        state.own_tools.add(piece)
+    elif state.is_output:
         state.texts[-1] += piece
         yield TextDelta(piece)
     else:
@@ -237,6 +181,9 @@ def _argued(state: TurnState, partial_json: str) -> InputJsonDelta:
 
 
 def _on_content_block_stop(state: TurnState, _message: StreamEvent) -> _Events:
+    if state.own_tools and state.own_tools.is_written:
+        yield state.own_tools.end()
+        return
     if state.is_output and not state.texts[-1]:
         yield from _wrote_json(state, "{}")
     if state.calls and not state.calls[-1].arguments:
@@ -268,6 +215,8 @@ def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
     # Claude Code sees by itself whether it has an answer in the form that it has to have.
     if stop_reason is None or (state.has_own_schema and not state.calls and stop_reason not in _NO_CALLS_AFTER):
         return
+    if state.own_tools and not state.calls and stop_reason == "tool_use":
+        return
     # Such calls Claude Code makes, and they wait in tool_bridge; with others it argues.
     is_held = all(call.name in state.functions and call.block for call in state.calls)
     if state.calls and stop_reason not in _NO_CALLS_AFTER:
@@ -280,7 +229,19 @@ def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
     if goes_on:
         # Whoever is told that the answer was cut short, or refused, doesn't answer its calls.
         answer = state.spoken if stop_reason in _NO_CALLS_AFTER else state.answer
-        yield TurnEnded(stop_reason, state.used, cost_usd=None, answer=answer, refusal=state.refusal)
+        yield from _last_words(state)
+        yield _end(state, stop_reason, answer, state.used, None)
+
+
+def _last_words(state: TurnState) -> _Events:
+    """Say what the last step said, where no step was told while it was written."""
+    if state.own_tools and not state.own_tools.tells_steps and not state.has_own_schema and any(state.texts):
+        yield TextDelta("".join(state.texts))
+
+
+def _end(state: TurnState, stop_reason: str, answer: Message, used: Usage, cost_usd: float | None) -> TurnEnded:
+    steps = state.own_tools.steps if state.own_tools else 1
+    return TurnEnded(stop_reason, used, cost_usd, answer, state.refusal, steps)
 
 
 def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:
@@ -311,18 +272,30 @@ def _whole_block(state: TurnState, block: object) -> _Events:
         yield _argued(state, json.dumps(block.input, ensure_ascii=False))
 
 
+def _on_user(state: TurnState, message: UserMessage) -> _Events:
+    """Tell what came of calls of Claude Code's own tools."""
+    for block in message.content if state.own_tools and isinstance(message.content, list) else ():
+        if isinstance(block, SdkToolResultBlock) and state.own_tools:
+            ended = state.own_tools.answer(block.tool_use_id, block.content, is_error=bool(block.is_error))
+            yield from [ended] if ended else []
+
+
 def _on_result(state: TurnState, message: ResultMessage) -> _Events:
     stop_reason = message.stop_reason or "end_turn"
-    if message.is_error and stop_reason != "refusal":
+    if state.own_tools and message.terminal_reason in _LIMITS:
+        stop_reason = message.terminal_reason or stop_reason
+    elif message.is_error and stop_reason != "refusal":
         raise _failure(state, message)
-    if state.has_own_schema and not state.texts and stop_reason != "refusal":
+    if state.has_own_schema and not state.texts and stop_reason not in _LIMITS | {"refusal"}:
         raise from_upstream(None, "Claude gave no answer in the form that it has to have. Try again.", state.model)
     if state.has_own_schema and stop_reason == "tool_use":
         stop_reason = "end_turn"
-    refusal = (state.refusal or _REFUSED) if stop_reason == "refusal" else None
+    if stop_reason == "refusal":
+        state.refusal = state.refusal or _REFUSED
     # The result counts all of a turn that has waited for results, and nothing of one that was refused.
-    used = state.used if state.usage else _usage(message.usage or {})
-    yield TurnEnded(stop_reason, used, state.cost_usd, state.answer, refusal)
+    used = state.used if state.usage else counted_usage(message.usage or {})
+    yield from _last_words(state)
+    yield _end(state, stop_reason, state.answer, used, state.cost_usd)
 
 
 _STREAM_HANDLERS: Mapping[str, Callable[[TurnState, StreamEvent], _Events]] = {
@@ -336,19 +309,9 @@ _STREAM_HANDLERS: Mapping[str, Callable[[TurnState, StreamEvent], _Events]] = {
 _HANDLERS: Mapping[type, Callable[[TurnState, Any], _Events]] = {
     StreamEvent: _on_stream_event,
     AssistantMessage: _on_assistant,
+    UserMessage: _on_user,
     ResultMessage: _on_result,
 }
-
-
-def _usage(counted: Mapping[str, Any]) -> Usage:
-    details = counted.get("output_tokens_details") or {}
-    return Usage(
-        input_tokens=counted.get("input_tokens") or 0,
-        output_tokens=counted.get("output_tokens") or 0,
-        cache_read_input_tokens=counted.get("cache_read_input_tokens") or 0,
-        cache_creation_input_tokens=counted.get("cache_creation_input_tokens") or 0,
-        reasoning_tokens=details.get("thinking_tokens") or 0,
-    )
 
 
 def _failure(state: TurnState, result: ResultMessage) -> ApiError:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
+from agent_task import AgentLaunch, AgentTask
+
 
 @dataclass(frozen=True)
 class TextBlock:
@@ -184,6 +186,8 @@ class Binding:
     tool_choice: ToolChoice | None = None
     thinking: Thinking = Thinking()
     output_format: OutputFormat | None = None
+    has_own_tools: bool = False
+    """Whether Claude Code has tools of its own beside the client's, and its own system prompt before the client's."""
 
     @property
     def own_schema(self) -> str | None:
@@ -223,6 +227,8 @@ class TurnRequest:
     binding: Binding
     history: tuple[Message, ...]
     prompt: Message
+    agent: AgentTask | None = None
+    """What Claude Code may do with tools of its own; None: it has none."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +252,13 @@ class LaunchProfile:
     bare: bool
     base_url_variable: str = "ANTHROPIC_BASE_URL"
     """The variable that says where this login's requests go."""
+    agent: AgentLaunch | None = None
+    """For a process with tools of its own."""
+
+    @property
+    def keeps_spares(self) -> bool:
+        """Whether others will want a process like it."""
+        return self.agent is None or self.agent.keeps_spares
 
 
 Origin = Literal["adopted", "recycled", "spare", "spawned"]
@@ -310,6 +323,39 @@ class InputJsonDelta:
 
 
 @dataclass(frozen=True)
+class OwnToolStarted:
+    """The model begins to call one of Claude Code's own tools."""
+
+    id: str
+    name: str
+    type: Literal["own_tool_started"] = "own_tool_started"
+
+
+@dataclass(frozen=True)
+class OwnToolInput:
+    """What the model calls it with."""
+
+    id: str
+    name: str
+    input: Mapping[str, Any]
+    type: Literal["own_tool_input"] = "own_tool_input"
+
+
+@dataclass(frozen=True)
+class OwnToolEnded:
+    """What came of the call: a summary of the result, or of the error, or why it was denied."""
+
+    id: str
+    name: str
+    outcome: Literal["result", "error", "denied"]
+    summary: str
+    type: Literal["own_tool_ended"] = "own_tool_ended"
+
+
+OwnToolEvent = OwnToolStarted | OwnToolInput | OwnToolEnded
+
+
+@dataclass(frozen=True)
 class TurnEnded:
     """The model has stopped; at `tool_use` it waits for results.
 
@@ -323,6 +369,8 @@ class TurnEnded:
     answer: Message
     refusal: str | None = None
     """Why the model wouldn't answer, where it wouldn't."""
+    steps: int = 1
+    """How often the model was asked: more than once where Claude Code's own tools were called."""
     type: Literal["turn_ended"] = "turn_ended"
 
 
@@ -332,7 +380,7 @@ def total_cost(ends: Sequence[TurnEnded]) -> float | None:
     return sum(costs) if len(costs) == len(ends) else None
 
 
-TurnEvent = TurnStarted | ThinkingDelta | TextDelta | ToolUseStarted | InputJsonDelta | TurnEnded
+TurnEvent = TurnStarted | ThinkingDelta | TextDelta | ToolUseStarted | InputJsonDelta | OwnToolEvent | TurnEnded
 
 
 @dataclass(frozen=True)
@@ -364,3 +412,13 @@ class Inspection:
 
     account: Account
     models: tuple[ClaudeModel, ...]
+
+
+@dataclass(frozen=True)
+class McpServer:
+    """An MCP server as Claude Code sees it, in its own words; its tools' names once it is connected."""
+
+    name: str
+    status: str
+    tools: tuple[str, ...] = ()
+    error: str | None = None

@@ -131,7 +131,7 @@ class RawLane:
 @asynccontextmanager
 async def raw_lane(profile: LaunchProfile) -> AsyncGenerator[RawLane, None]:
     """Start a process for a lane; end it."""
-    channel = CliChannel(*await cli_launch.start(profile))
+    channel = CliChannel(await cli_launch.start(profile))
     try:
         yield RawLane(channel)
     finally:

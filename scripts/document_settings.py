@@ -20,6 +20,7 @@ def settings() -> Iterator[tuple[str, str, str]]:
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
         shown = str(default).lower() if isinstance(default, bool) else str(default)
+        shown = ",".join(default) if isinstance(default, tuple) else shown
         yield name.upper(), "" if default in (None, (), {}) else shown, field.description or ""
 
 

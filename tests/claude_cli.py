@@ -18,7 +18,8 @@ from typing import IO, Any
 import anyio
 import anyio.to_thread
 
-from cli_launch import _CLI_ENVIRONMENT, _FLAGS, find_cli
+from agent_launch import AGENT_FLAGS
+from cli_launch import _CLI_ENVIRONMENT, _FLAGS, CHAT_FLAGS, find_cli
 from demo_upstream import DemoUpstream, Reply
 
 Frame = dict[str, Any]
@@ -178,6 +179,10 @@ class ClaudeCli:
     _responses: dict[str, asyncio.Future[Frame]] = field(default_factory=dict)
     mcp_calls: list[Frame] = field(default_factory=list)
     """What the CLI asked of the client's functions, in order."""
+    asked: list[Frame] = field(default_factory=list)
+    """What the CLI asked about calls of its own tools, in order: the hook before each, and then who could allow it."""
+    decide: Callable[[Frame], Frame] = lambda _request: {}
+    """What the hook answers; nothing is no opinion."""
     _servers: dict[str, _McpServer] = field(default_factory=dict)
     _answers: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -281,6 +286,13 @@ class ClaudeCli:
             self._frames.put_nowait(frame)
 
     async def _answer(self, request_id: str, request: Frame) -> None:
+        if request["subtype"] in ("hook_callback", "can_use_tool"):
+            self.asked.append(request)
+            denied = {"behavior": "deny", "message": "nobody allows it"}
+            decision = self.decide(request) if request["subtype"] == "hook_callback" else denied
+            response = {"subtype": "success", "request_id": request_id, "response": decision}
+            await self.send({"type": "control_response", "response": response})
+            return
         assert request["subtype"] == "mcp_message", f"the CLI asks for something new: {request}"
         if request["message"]["method"] == "tools/call":
             self.mcp_calls.append(request["message"]["params"])
@@ -333,13 +345,22 @@ class Lab:
 
     @asynccontextmanager
     async def start(
-        self, *flags: str, bare: bool = True, login: Mapping[str, str] = API_KEY, **variables: str
+        self,
+        *flags: str,
+        bare: bool = True,
+        tools: str | None = None,
+        login: Mapping[str, str] = API_KEY,
+        **variables: str,
     ) -> AsyncGenerator[ClaudeCli, None]:
-        """Start a process as the project does, plus `flags` and environment `variables`; at the end, kill it."""
+        """Start a process as the project does, plus `flags` and environment `variables`; at the end, kill it.
+
+        `tools` are the CLI's own, if it is to have any.
+        """
         with tempfile.TemporaryFile() as stderr:
             process = await asyncio.create_subprocess_exec(
                 find_cli(None),
                 *_FLAGS,
+                *(CHAT_FLAGS if tools is None else (*AGENT_FLAGS, "--tools", tools)),
                 *(["--bare"] if bare else []),
                 *flags,
                 stdin=asyncio.subprocess.PIPE,

@@ -19,7 +19,12 @@ from pathlib import Path
 
 import redis
 
-PROGRAMS: Mapping[str, str] = {"redis-server": "redis-server", "nginx": "nginx"}
+PROGRAMS: Mapping[str, str] = {
+    "redis-server": "redis-server",
+    "nginx": "nginx",
+    "bwrap": "bubblewrap",
+    "socat": "socat",
+}
 """The programs, and Debian's packages that have them."""
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])  # Not everybody's PATH has these.

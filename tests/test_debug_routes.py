@@ -252,6 +252,7 @@ def test_both_addresses_want_the_key(serve: ServerFactory) -> None:
 def test_compatibility_is_the_validators_table(server: Server) -> None:
     """Every parameter of the table, asked for in earnest, has the fate, the new name and the reason of the table."""
     values = {"messages": [HELLO], "model": "sonnet", "stream": True, "stream_options": {}, "session_id": "s"}
+    values |= {"enable_tools": True}
     values |= {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "auto"}
     values |= {"functions": [{"name": "f"}], "function_call": "auto", "parallel_tool_calls": True}
     body: dict[str, Any] = {name: values.get(name, 1) for name in PARAMETERS} | {"stop": "x", "n": 1}

@@ -23,6 +23,8 @@ def shown_default(name: str) -> str:
     default = SETTINGS[name].get_default(call_default_factory=True)
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, tuple):
+        return ",".join(default)
     return "" if default in (None, (), {}) else str(default)
 
 
@@ -37,6 +39,7 @@ MORE = {
     "import OpenAI": (1, 1),
     "session_id": (1, 3),
     "tool_call_id": (2, 3),
+    "enable_tools": (2, 3),
     "response_format": (2, 2),
     "harbour.jpg": (2, 2),
     "reasoning_effort": (2, 2),

@@ -83,6 +83,23 @@ def test_reasoning_prints_thoughts_and_answer(serve: ServerFactory) -> None:
     assert run("reasoning.py", server.url)[-1].startswith("0 of ")
 
 
+def test_agent_shows_what_claude_code_does(serve: ServerFactory, tmp_path: Path) -> None:
+    """It prints the text of every step, and between them each call, its result, or why it was denied."""
+    (tmp_path / "harbour.txt").write_text("The ferry leaves at noon.")
+    server = serve(api_key=KEY, claude_cwd=tmp_path)
+    looking = [ToolCall("Glob", {"pattern": "*"}), ToolCall("Read", {"file_path": "/etc/passwd"})]
+    server.upstream.script(Reply(text="I look around.", tool_calls=looking))
+    server.upstream.script(Reply(text="There is one."))
+    lines = run("agent.py", server.url, "What is", "here?")
+    assert "I look around." in lines
+    assert "[Glob] {'pattern': '*'}" in lines
+    assert "[Glob] harbour.txt" in lines
+    assert "[Read] denied: it is outside the working directory" in lines
+    assert lines[-1] == "There is one."
+    server.upstream.reset()
+    assert "harbour.txt" in run("agent.py", server.url)[-1]
+
+
 @pytest.mark.parametrize("question", [(), ("Anything?",)])
 def test_function_calling_ends_in_the_demo_too(serve: ServerFactory, question: tuple[str, ...]) -> None:
     """Without an account, where the stand-in calls the first function with a city that isn't there, it ends well."""

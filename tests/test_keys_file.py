@@ -76,6 +76,8 @@ def test_a_hash_may_be_in_capitals_and_a_budget_whole() -> None:
         (entry("a", "k", "models = []"), "keys.a.models: "),
         (entry("a", "k", 'models = [""]'), "keys.a.models.0: "),
         (entry("a", "k", "tools = 1"), "keys.a.tools: "),
+        (entry("a", "k", "tools = [1]"), "keys.a.tools: "),
+        (entry("a", "k", 'tools = ["Raed"]'), "keys.a.tools: Value error, 'Raed' is no tool of this server: Read, "),
         (entry("a", "k", f'key = "{SECRET}"'), "keys.a.key: "),
         (entry("a.b", "k"), "keys.a.b: "),
         (entry('"Anna B"', "k"), "keys.Anna B: "),

@@ -31,7 +31,7 @@ def test_every_fate_that_is_given_has_its_cases() -> None:
         names[row.fate].add(name)
     assert names["refused"] == set(REFUSED)
     assert names["supported"] | names["mapped"] == set(ChatCompletionRequest.model_fields)
-    assert {*PARAMETERS} == {*OPENAIS, "stream", "session_id"}
+    assert {*PARAMETERS} == {*OPENAIS, "stream", "session_id", "enable_tools"}
 
 
 def test_the_table_says_what_a_parameter_becomes_or_why_it_has_no_effect() -> None:
@@ -58,6 +58,7 @@ def test_all_refusals_are_found() -> None:
     strict = Rules(is_strict=True, most_choices=9, login="anthropic")
     assert [refusal.param for refusal in find_refusals(body, strict)] == ["a b", "audio", "seed", "stream_options"]
     assert [refusal.param for refusal in find_refusals({"n": 2, "session_id": "s"}, USUAL)] == ["n"]
+    assert [refusal.param for refusal in find_refusals({"n": 2, "enable_tools": True}, USUAL)] == ["n"]
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED.items())

@@ -61,6 +61,10 @@ HONOURED: Mapping[str, tuple[Json, Check]] = {
         lambda _, answer: '"usage":{"prompt_tokens":' in answer.text,
     ),
     "session_id": ({"session_id": "mine"}, lambda _, answer: answers(answer.url, "/v1/sessions/mine")),
+    "enable_tools": (
+        {"enable_tools": True},
+        lambda body, _answer: [each["name"] for each in body["tools"]] == ["Glob", "Grep", "Read"],
+    ),
     "max_completion_tokens": ({"max_completion_tokens": 77}, part(max_tokens=77)),
     "max_tokens": ({"max_tokens": 78}, part(max_tokens=78)),
     "n": ({"n": 2}, lambda _, answer: [each["index"] for each in answer.json()["choices"]] == [0, 1]),

@@ -20,6 +20,7 @@ from claude_process import ClaudeProcess
 from demo_upstream import DemoUpstream, Reply
 from errors import ClaudeCodeError, QueueTimeoutError
 from pool_clients import HELLO, MODEL, Clients, ended, opened, request_of, said, seen
+from process_questions import inspect
 from turns import Binding, LaunchProfile, TurnEnded
 
 
@@ -103,7 +104,7 @@ async def test_closing_the_pool_ends_every_process(profile: LaunchProfile) -> No
 async def test_a_process_knows_its_account_and_models(profile: LaunchProfile, upstream: DemoUpstream) -> None:
     """Inspecting a process tells login and models, and sends nothing to Claude."""
     async with opened(profile) as clients:
-        inspection = await clients.pool.inspect(profile)
+        inspection = await clients.pool.ask(profile, inspect)
     assert inspection.account.api_key_source == "ANTHROPIC_API_KEY"
     assert {"sonnet", "opus", "haiku"} <= {model.alias for model in inspection.models}
     assert not upstream.messages_requests()

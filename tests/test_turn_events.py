@@ -4,7 +4,8 @@ import pytest
 from claude_agent_sdk import ResultMessage
 
 from errors import ApiError, InvalidRequestError, OutputFormatError
-from turn_events import TurnState, events_of
+from turn_events import events_of
+from turn_state import TurnState
 
 
 def failure(message: str) -> ApiError:

@@ -1,0 +1,90 @@
+"""Makes of the settings what the operator decided of Claude Code's own tools, or says what is wrong with them."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from auth import claude_config_directory, find_login, secret_variables
+from config import ENV_FILE, ConfigurationError, Settings
+from mcp_config import load_mcp_servers
+from sandbox import find_fault
+from tool_grants import GrantRules, ToolGrants
+from turns import LaunchProfile
+from workspaces import Workspaces
+
+logger = logging.getLogger(__name__)
+
+
+def check_grants(settings: Settings) -> None:
+    """Raise ConfigurationError for settings of Claude Code's own tools that can't be used."""
+    load_mcp_servers(settings.mcp_config, settings.environment)
+    _fault_of_sandbox(settings)
+    if settings.workspaces_dir:
+        try:
+            settings.workspaces_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"WORKSPACES_DIR {settings.workspaces_dir}: {error.strerror}.") from error
+
+
+def open_grants(settings: Settings, profile: LaunchProfile, directory: Path) -> ToolGrants:
+    """Return who grants the tools; `directory` is the server's own, for what goes with it. Raises ConfigurationError.
+
+    It waits for the disk, and for the sandbox's trial.
+    """
+    fault = _fault_of_sandbox(settings)
+    if fault and "Bash" in settings.claude_allowed_tools:
+        logger.warning(
+            "Commands of clients (Bash) aren't confined (%s): they may do what this server's user may", fault
+        )
+    rules = GrantRules(
+        tools=settings.claude_allowed_tools,
+        servers=load_mcp_servers(settings.mcp_config, settings.environment),
+        max_turns=settings.claude_max_turns,
+        max_budget_usd=settings.claude_max_budget_usd,
+        may_bypass=settings.claude_allow_bypass and not _is_root(),
+        most_bytes=settings.workspace_max_mb * 2**20,
+        directory=settings.claude_cwd,
+        empty_directories=_made(directory / "workspaces"),
+        scratch=_made(directory / "scratch"),
+        is_sandboxed=fault is None,
+        hidden=tuple(sorted({*_hidden(settings, directory)})),
+        hidden_variables=secret_variables(settings, find_login(settings)),
+    )
+    return ToolGrants(rules, profile, _workspaces(settings, directory))
+
+
+def _fault_of_sandbox(settings: Settings) -> str | None:
+    """Return why commands aren't confined. Raises ConfigurationError where they have to be."""
+    if settings.claude_sandbox == "off":
+        return "CLAUDE_SANDBOX=off"
+    fault = find_fault(settings.environment.get("PATH", ""))
+    if fault and settings.claude_sandbox == "on":
+        raise ConfigurationError(f"CLAUDE_SANDBOX=on, but commands can't be confined: {fault}.")
+    return fault
+
+
+def _is_root() -> bool:
+    # Windows has no such user.
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _hidden(settings: Settings, directory: Path) -> Iterator[Path]:
+    """Yield what commands must not read: homes, logins, and what is this server's own."""
+    home = settings.environment.get("HOME")
+    own = (settings.api_keys_file, settings.mcp_config, settings.workspaces_dir, home and Path(home))
+    for path in (directory, claude_config_directory(settings), ENV_FILE, *own):
+        # Without a root there is nothing that could be run.
+        if path and path.resolve() != Path("/"):
+            yield path.resolve()
+
+
+def _workspaces(settings: Settings, directory: Path) -> Workspaces | None:
+    if settings.claude_cwd and not settings.workspaces_dir:
+        return None
+    return Workspaces(settings.workspaces_dir or _made(directory / "sessions"), settings.timeout_seconds)
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory

@@ -1,0 +1,97 @@
+"""Commands of clients, confined: what Bash reaches in Claude Code's sandbox, and when there is none."""
+
+import logging
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+import sandbox
+from agent_requests import ask, results, trying
+from commands import Start
+from conftest import HOME, Server, ServerFactory
+from demo_upstream import ToolCall
+
+pytestmark = pytest.mark.real_services
+
+
+@pytest.fixture
+def server(serve: ServerFactory, tmp_path: Path) -> Server:
+    """A server that lets Claude run commands, and starts only where they are confined."""
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "outside.txt").write_text("outside")
+    return serve(claude_cwd=place, claude_allowed_tools=("Bash",), claude_sandbox="on")
+
+
+def run(server: Server, *commands: str) -> list[str]:
+    """Let the model run commands; return what it was told of each."""
+    trying(server, *(ToolCall("Bash", {"command": command, "description": "Try"}) for command in commands))
+    assert ask(server).status_code == 200
+    return [results(server, number)[0] for number in range(1, len(commands) + 1)]
+
+
+def test_commands_write_in_their_directory_alone(server: Server, tmp_path: Path) -> None:
+    """Everything else is read-only, and the switch that the model has for that changes nothing."""
+    run(server, "echo in > in.txt", f"echo out > {tmp_path}/out.txt; echo over > {tmp_path}/outside.txt")
+    assert (tmp_path / "place" / "in.txt").read_text() == "in\n"
+    call = {"command": f"touch {tmp_path}/out.txt", "description": "Try", "dangerouslyDisableSandbox": True}
+    trying(server, ToolCall("Bash", call))
+    assert ask(server).status_code == 200
+    assert not (tmp_path / "out.txt").exists()
+    assert (tmp_path / "outside.txt").read_text() == "outside"
+
+
+def test_commands_see_no_login_and_no_home(server: Server) -> None:
+    """Neither in the environment, of whatever process, nor in files; nor what else is the server's own."""
+    (Path(HOME) / "private.txt").write_text("private")
+    told = run(server, "env", "cat /proc/*/environ | tr '\\0' '\\n'", f"cat {HOME}/private.txt; ls -a ~")
+    assert not any("sk-ant-dummy" in each for each in told)
+    assert "private" not in told[2].replace("private.txt", "")
+
+
+def test_commands_have_no_network(server: Server) -> None:
+    """Not even to this machine: the server itself is out of reach."""
+    port = server.url.rpartition(":")[2]
+    (told,) = run(server, f"exec 3<>/dev/tcp/127.0.0.1/{port} && echo reached")
+    assert "reached" not in told.replace("&& echo reached", "")
+
+
+def test_nothing_that_a_command_starts_stays(server: Server, tmp_path: Path) -> None:
+    """Not behind its answer, not behind the request: what detaches itself ends with the sandbox."""
+    run(server, "setsid sh -c 'while true; do date +%s%N > alive; sleep 0.05; done' >/dev/null 2>&1 & sleep 0.3")
+    alive = tmp_path / "place" / "alive"
+    before = alive.read_text()
+    subprocess.run(["sleep", "0.3"], check=True)
+    assert alive.read_text() == before
+
+
+def test_a_server_without_a_sandbox_warns(
+    serve: ServerFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where commands are allowed, and none can be had: its log says so, and why."""
+    monkeypatch.setattr("grant_setup.find_fault", lambda _path: "nothing is installed")
+    with caplog.at_level(logging.WARNING):
+        running = serve(claude_allowed_tools=("Bash",))
+        assert httpx.get(f"{running.url}/health").status_code == 200
+        assert "Commands of clients (Bash) aren't confined (nothing is installed)" in caplog.text
+        caplog.clear()
+        assert httpx.get(f"{serve().url}/health").status_code == 200
+        assert "Bash" not in caplog.text
+
+
+def test_what_has_to_be_confined_and_cant_be_is_no_start(start: Start, tmp_path: Path) -> None:
+    """A server that was told so says why, and ends."""
+    server = start("main.py", "0", "--demo", CLAUDE_SANDBOX="on", PATH=str(tmp_path))
+    server.read_until("CLAUDE_SANDBOX=on, but commands can't be confined: not installed: bwrap, socat")
+    assert server.process.wait(30) == 2
+
+
+def test_a_fault_says_what_is_missing(tmp_path: Path) -> None:
+    """Programs that aren't installed, and one that doesn't work here."""
+    assert "apt-get install bubblewrap socat" in (sandbox.find_fault(str(tmp_path)) or "")
+    for name, text in (("bwrap", "#!/bin/sh\necho no namespaces >&2\nexit 1\n"), ("socat", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    assert sandbox.find_fault(f"{tmp_path}:/bin") == "bwrap can't be used here: no namespaces"

@@ -1,0 +1,151 @@
+"""Whether a call of one of Claude Code's tools is made: the policy, without Claude Code.
+
+It looks at the file system, since a link leads where it leads, and for the addresses of names: call it in a thread.
+What it lets pass is judged by Claude Code's own check as well, and what that wants to ask somebody is denied.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from agent_task import Grant
+from tool_catalog import OWN_TOOLS, Category, is_covered, server_of
+
+_MEBIBYTE = 2**20
+# What a pattern's parts may be separated by: its alternatives are patterns, too.
+_PARTS_OF_A_PATTERN = re.compile(r"[/\\{},()|]")
+_STARTS_OF_A_PATTERN = re.compile(r"[{},()|]")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a call. `pass` leaves it to Claude Code, whose own check lets it read in its directory."""
+
+    behavior: Literal["allow", "deny", "pass"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class ToolPolicy:
+    """Decides on the calls of one turn: a grant, in a directory. `functions` are the client's own."""
+
+    grant: Grant
+    directory: Path
+    functions: frozenset[str] = frozenset()
+
+    def decide(self, name: str, arguments: Mapping[str, Any]) -> Decision:
+        """Decide on a call."""
+        if name in self.functions:
+            return Decision("pass", "it is the client's own")
+        if server_of(name):
+            return self._decide_on_mcp(name)
+        if name not in OWN_TOOLS or name not in self.grant.tools:
+            return _denied("this tool is not allowed here")
+        if self.grant.mode == "bypassPermissions":
+            return Decision("allow", "the operator lets permissions be bypassed")
+        return self._decide_on_own(name, arguments)
+
+    def _decide_on_own(self, name: str, arguments: Mapping[str, Any]) -> Decision:
+        tool = OWN_TOOLS[name]
+        if self.grant.mode == "plan" and not tool.is_safe:
+            return _denied("in plan mode tools only read")
+        if not all(map(self._is_inside, self._places(name, arguments))):
+            return _denied("it is outside the working directory")
+        return self._judges[tool.category](self, arguments)
+
+    def _decide_on_mcp(self, name: str) -> Decision:
+        if not is_covered(name, self.grant.mcp_tools) or is_covered(name, self.grant.denied):
+            return _denied("this tool is not allowed here")
+        if self.grant.mode == "plan":
+            return _denied("in plan mode no MCP server is called")
+        return Decision("allow", "the operator gives this MCP server")
+
+    def _places(self, name: str, arguments: Mapping[str, Any]) -> Iterator[object]:
+        """Yield where a call reaches."""
+        yield from (arguments[place] for place in OWN_TOOLS[name].places if arguments.get(place) is not None)
+        if name == "Glob":
+            pattern = str(arguments.get("pattern", ""))
+            yield from (start for start in _STARTS_OF_A_PATTERN.split(pattern) if start.startswith(("/", "~")))
+            if ".." in _PARTS_OF_A_PATTERN.split(pattern):
+                yield None
+
+    def _is_inside(self, place: object) -> bool:
+        if not isinstance(place, str) or "\0" in place:
+            return False
+        # As the tools do it: `~` is the home, a variable is nothing but its name.
+        path = os.path.realpath(self.directory / Path(place).expanduser())
+        return Path(path).is_relative_to(os.path.realpath(self.directory))
+
+    def _judge_reading(self, arguments: Mapping[str, Any]) -> Decision:  # noqa: ARG002 - as the other judges
+        return Decision("pass", "it reads in the working directory")
+
+    def _judge_writing(self, arguments: Mapping[str, Any]) -> Decision:
+        added = sum(len(value.encode()) for value in arguments.values() if isinstance(value, str))
+        return (
+            Decision("allow", "the operator allows it, in the working directory")
+            if self._has_room(added)
+            else self._no_room
+        )
+
+    def _judge_running(self, arguments: Mapping[str, Any]) -> Decision:  # noqa: ARG002 - as the other judges
+        return Decision("allow", "the operator allows it") if self._has_room(0) else self._no_room
+
+    def _judge_web(self, arguments: Mapping[str, Any]) -> Decision:
+        if "url" in arguments and not _is_public(str(arguments["url"])):
+            return _denied("it is an address inside a network, or none")
+        return Decision("allow", "the operator allows it")
+
+    _judges: ClassVar[Mapping[Category, Callable[..., Decision]]] = {
+        "read": _judge_reading,
+        "write": _judge_writing,
+        "run": _judge_running,
+        "web": _judge_web,
+    }
+
+    def _has_room(self, added: int) -> bool:
+        return self.grant.most_bytes is None or size_of(self.directory) + added <= self.grant.most_bytes
+
+    @property
+    def _no_room(self) -> Decision:
+        most = (self.grant.most_bytes or 0) // _MEBIBYTE
+        return _denied(f"the working directory is larger than it may be ({most} MB): nothing more is written to it")
+
+
+def _denied(reason: str) -> Decision:
+    return Decision("deny", reason)
+
+
+def size_of(directory: Path) -> int:
+    """Return how many bytes the files in a directory have, links not followed."""
+    total = 0
+    for parent, _, files in os.walk(directory):
+        for file in files:
+            with suppress(OSError):  # It went meanwhile.
+                total += Path(parent, file).lstat().st_size
+    return total
+
+
+def _is_public(url: str) -> bool:
+    """Whether an address lies beyond the networks that only this host, or its neighbours, can reach.
+
+    A name that nobody knows here is for the proxy to find, if there is one.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme not in ("http", "https") or not host:
+        return False
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return "." in host and not host.endswith((".localhost", ".local", ".internal"))
+    return all(ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found)
