@@ -15,6 +15,9 @@ from workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
 
+# Where machines keep what is somebody's; programs are elsewhere.
+_PLACES_OF_DATA = tuple(map(Path, ("/home", "/media", "/mnt", "/root", "/srv", "/tmp", "/var")))  # noqa: S108 - to hide it
+
 
 def check_grants(settings: Settings) -> None:
     """Raise ConfigurationError for settings of Claude Code's own tools that can't be used."""
@@ -73,9 +76,9 @@ def _hidden(settings: Settings, directory: Path) -> Iterator[Path]:
     """Yield what commands must not read: homes, logins, and what is this server's own."""
     home = settings.environment.get("HOME")
     own = (settings.api_keys_file, settings.mcp_config, settings.workspaces_dir, home and Path(home))
-    for path in (directory, claude_config_directory(settings), ENV_FILE, *own):
+    for path in (directory, claude_config_directory(settings), ENV_FILE, *own, *_PLACES_OF_DATA):
         # Without a root there is nothing that could be run.
-        if path and path.resolve() != Path("/"):
+        if path and path.exists() and path.resolve() != Path("/"):
             yield path.resolve()
 
 

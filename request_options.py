@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from agent_task import ALL_TOOLS, PERMISSION_MODES, Narrowing, PermissionMode
@@ -42,6 +42,11 @@ class AgentOptions:
     tells_events: bool = False
     headers: tuple[str, ...] = ()
     """Those that said so; without `enable_tools` they say nothing."""
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether a process that serves it may serve others that say nothing."""
+        return replace(self, tells_events=False, headers=()) == AgentOptions()
 
 
 @dataclass(frozen=True)

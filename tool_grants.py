@@ -19,6 +19,8 @@ from tool_catalog import OWN_TOOLS, is_covered, server_of, tools_of
 from turns import LaunchProfile, OwnToolEnded
 from workspaces import Workspaces
 
+_MOST_COUNTS = 1000
+
 
 @dataclass(frozen=True)
 class GrantRules:
@@ -135,6 +137,7 @@ class ToolGrants:
             hidden=self.rules.hidden,
             hidden_variables=self.rules.hidden_variables,
             is_sandboxed=self.rules.is_sandboxed,
+            keeps_spares=options.is_usual,
         )
 
     def profile_of_servers(self, names: Iterable[str]) -> LaunchProfile:
@@ -144,8 +147,10 @@ class ToolGrants:
         return replace(self.profile, bare=False, working_directory=self.rules.empty_directories, agent=launch)
 
     def note(self, owner: str, event: OwnToolEnded) -> None:
-        """Count a call."""
-        self.used[owner][event.name, event.outcome] += 1
+        """Count a call; not under ever more names, which are the model's to make up."""
+        counts, key = self.used[owner], (event.name, event.outcome)
+        if key in counts or len(counts) < _MOST_COUNTS:
+            counts[key] += 1
 
 
 def _with_servers(options: AgentOptions) -> Narrowing:

@@ -51,6 +51,19 @@ def test_commands_see_no_login_and_no_home(server: Server) -> None:
     assert "private" not in told[2].replace("private.txt", "")
 
 
+def test_commands_read_nothing_of_others(server: Server, tmp_path: Path) -> None:
+    """Not beside their directory, not where machines keep data; programs run."""
+    told = run(
+        server,
+        f"cat {tmp_path}/outside.txt",
+        "ls /tmp /var /srv /home 2>&1 | grep -v :",
+        "python3 -V || sh -c 'echo Python'",
+    )
+    assert "outside" not in told[0].replace("outside.txt", "")
+    assert "log" not in told[1].split()
+    assert "Python" in told[2]
+
+
 def test_commands_have_no_network(server: Server) -> None:
     """Not even to this machine: the server itself is out of reach."""
     port = server.url.rpartition(":")[2]
