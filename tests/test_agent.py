@@ -345,17 +345,17 @@ def test_a_streamed_turn_goes_on_as_well(server: Server) -> None:
 
 def test_results_may_reach_another_process(serve: ServerFactory, place: Path) -> None:
     """Where the one that waited is gone, another takes up what the client has of the conversation."""
-    asking, other = serve(claude_cwd=place), serve(claude_cwd=place)
-    asking.upstream.script(Reply(text="I ask.", tool_calls=[ToolCall("weather", {"city": "Zürich"}, id="toolu_city")]))
-    asking.upstream.script(Reply(text="I look.", tool_calls=[LOOK]))
-    asking.upstream.script(Reply(text="Sunny."))
-    message = ask(asking, tools=[tool()]).json()["choices"][0]["message"]
+    server = serve(claude_cwd=place, process_reuse="off")
+    server.upstream.script(Reply(text="I ask.", tool_calls=[ToolCall("weather", {"city": "Zürich"}, id="toolu_city")]))
+    server.upstream.script(Reply(text="I look.", tool_calls=[LOOK]))
+    server.upstream.script(Reply(text="Sunny."))
+    message = ask(server, tools=[tool()]).json()["choices"][0]["message"]
     question = {"role": "user", "content": QUESTION}
     result = {"role": "tool", "tool_call_id": "toolu_city", "content": "sunny"}
-    answer = ask(other, tools=[tool()], messages=[question, message, result])
+    answer = ask(server, tools=[tool()], messages=[question, message, result])
     assert answer.headers["x-claude-process"] != "adopted"
     assert answer.json()["choices"][0]["message"]["content"] == "Sunny."
-    assert results(other, 1)[0].startswith("sunny")
+    assert results(server, 1)[0].startswith("sunny")
 
 
 def test_functions_arent_strict_beside_them(server: Server) -> None:
