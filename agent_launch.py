@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ _ENVIRONMENT: Mapping[str, str] = {
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
     # An operator's MCP server that doesn't start in this time is reported, and done without.
     "MCP_TIMEOUT": "10000",
+    # Claude Code asks npm where its packages are, which leaves a log in the home each time.
+    "npm_config_logs_max": "0",
 }
 _PRIVATE = 0o600
 
@@ -43,7 +46,8 @@ def _limits(agent: AgentLaunch) -> Iterator[str]:
     if agent.max_turns is not None:
         yield from ("--max-turns", str(agent.max_turns))
     if agent.max_budget_usd is not None:
-        yield from ("--max-budget-usd", f"{agent.max_budget_usd:f}")
+        # Without an exponent, which the CLI doesn't read.
+        yield from ("--max-budget-usd", format(Decimal(str(agent.max_budget_usd)), "f"))
 
 
 def _settings(agent: AgentLaunch, directory: Path, temporary: Path) -> Mapping[str, Any]:

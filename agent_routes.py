@@ -1,6 +1,7 @@
 """Claude Code's own tools, as a key may use them: /v1/tools, and the operator's MCP servers: /v1/mcp/servers."""
 
 from collections import Counter, defaultdict
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -66,13 +67,14 @@ async def tool_config(
 
 @limited_router.post("/v1/tools/config")
 async def narrow_tools(request: Request, services: ServicesDependency, caller: CallerDependency) -> ToolConfigReport:
-    """Let a session, from its next turn on, use only some of the tools that its key may use."""
+    """Let a session, from its next turn on, use only some of the tools that it has; it doesn't get them back."""
     raw = await read_body(request.stream(), services.settings.max_request_size)
     body = parse_tool_config(parse_json_object(raw))
     allowed = None if body.allowed_tools is None else tuple(dict.fromkeys(body.allowed_tools))
     narrowing = Narrowing(allowed, tuple(dict.fromkeys(body.disallowed_tools)))
     services.grants.check(caller.limits, AgentOptions(narrowing))
-    session = await services.sessions.narrow(caller.owner, body.session_id, narrowing, services.chat.timeout)
+    narrowed = partial(services.grants.narrowed, caller.limits, further=narrowing)
+    session = await services.sessions.narrow(caller.owner, body.session_id, narrowed, services.chat.timeout)
     return _config(services, caller, session)
 
 

@@ -11,6 +11,7 @@ import anyio
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from answer_models import ChatCompletion, ErrorResponse
@@ -45,7 +46,7 @@ async def create_chat_completion(request: Request, services: ServicesDependency,
     raw = await read_body(request.stream(), services.settings.max_request_size)
     with explained(raw, services.rules, enabled=services.settings.debug_mode):
         parameters = parse_json_object(raw)
-        options = read_options(request.headers)
+        options = read_options(_joined(request.headers))
         ignored = check_parameters(parameters, services.rules)
         body = parse_chat_completion(parameters)
         services.catalog.check(body.model, caller.limits)
@@ -100,6 +101,11 @@ class _Answering:
             "X-Claude-Process": completion.origin,
             "X-Claude-Overhead-Ms": f"{completion.overhead_seconds * 1000:.1f}",
         }
+
+
+def _joined(headers: Headers) -> Headers:
+    """Join headers of the same name to one, as RFC 9110 (5.3) has it: none of a list is lost."""
+    return Headers({name: ", ".join(headers.getlist(name)) for name in {*headers}})
 
 
 def _without_effect(options: RequestOptions, rules: Rules) -> Sequence[str]:

@@ -114,10 +114,13 @@ class SessionManager:
         except StoreUnavailableError:
             return True
 
-    async def narrow(self, owner: str, session_id: str, tools: Narrowing, patience: float) -> SessionInfo:
-        """Let a session, a new one where there is none, want just these tools from now on. Raises as `open`."""
+    async def narrow(
+        self, owner: str, session_id: str, narrowed: Callable[[Narrowing], Narrowing], patience: float
+    ) -> SessionInfo:
+        """Let a session, a new one where there is none, want what `narrowed` makes of its tools. Raises as `open`."""
         async with self.open(owner, session_id, patience) as session:
-            return await session.keep(replace(session.info, tools=tools), session.memory)
+            info = replace(session.info, tools=narrowed(session.info.tools))
+            return await session.keep(info, session.memory)
         raise AssertionError  # for the type checkers: nothing here is suppressed
 
     async def stats(self, owner: str) -> SessionStats:

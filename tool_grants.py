@@ -20,6 +20,7 @@ from turns import LaunchProfile, OwnToolEnded
 from workspaces import Workspaces
 
 _MOST_COUNTS = 1000
+_NOT_ALLOWED = "tool_not_allowed"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,16 @@ class ToolGrants:
             if self._is_unknown(name) or not (is_covered(name, granted) or is_server):
                 self._refuse(name, f"the tool '{name}'")
 
+    def narrowed(self, limits: KeyLimits, before: Narrowing, further: Narrowing) -> Narrowing:
+        """Return what a session wants once it's narrowed further. Raises PermissionDeniedError for tools it hasn't."""
+        left = self.grant(limits, AgentOptions(), before)
+        for name in further.allowed or ():
+            is_server = any(is_covered(each, (name,)) for each in left.mcp_tools)
+            if not (is_server or is_covered(name, left.tools | left.mcp_tools)):
+                raise PermissionDeniedError(f"This session may not use the tool '{name}' any more.", code=_NOT_ALLOWED)
+        allowed = before.allowed if further.allowed is None else further.allowed
+        return Narrowing(allowed, tuple(dict.fromkeys((*before.denied, *further.denied))))
+
     def _is_unknown(self, name: str) -> bool:
         server = server_of(name)
         return server is not None and server not in self.rules.servers.names
@@ -95,7 +106,7 @@ class ToolGrants:
     def _refuse(self, name: str, what: str) -> None:
         if self._is_unknown(name):
             raise InvalidRequestError(f"This server has no MCP server '{server_of(name)}'.", code="unknown_mcp_server")
-        raise PermissionDeniedError(f"This API key may not use {what}.", code="tool_not_allowed")
+        raise PermissionDeniedError(f"This API key may not use {what}.", code=_NOT_ALLOWED)
 
     async def begin(
         self, caller: Caller, options: AgentOptions, session: SessionInfo | None, request_id: str, *, tells_steps: bool

@@ -4,6 +4,7 @@ It looks at the file system, since a link leads where it leads, and for the addr
 What it lets pass is judged by Claude Code's own check as well, and what that wants to ask somebody is denied.
 """
 
+import math
 import os
 import re
 import socket
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from agent_task import Grant
 from tool_catalog import OWN_TOOLS, Category, is_covered, server_of
@@ -21,6 +21,12 @@ from tool_catalog import OWN_TOOLS, Category, is_covered, server_of
 _MEBIBYTE = 2**20
 # What a pattern's parts may be separated by: its alternatives are patterns, too.
 _PARTS_OF_A_PATTERN = re.compile(r"[/\\{},()|]")
+_PLAIN_URL = re.compile(
+    r"https?://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?([/?#][!-\[\]-~]*)?\Z", re.IGNORECASE
+)
+# Of several parts, and the last is no number, in any notation.
+_NAME = re.compile(r"([a-z0-9-]+\.)+[a-z](?!x[0-9a-f]*\Z)[a-z0-9-]*")
+_NAMES_OF_NETWORKS = (".localhost", ".local", ".internal", ".home.arpa", ".lan")
 _STARTS_OF_A_PATTERN = re.compile(r"[{},()|]")
 
 
@@ -88,11 +94,20 @@ class ToolPolicy:
 
     def _judge_writing(self, arguments: Mapping[str, Any]) -> Decision:
         added = sum(len(value.encode()) for value in arguments.values() if isinstance(value, str))
+        if arguments.get("replace_all"):
+            added *= self._occurrences(arguments)
         return (
             Decision("allow", "the operator allows it, in the working directory")
             if self._has_room(added)
             else self._no_room
         )
+
+    def _occurrences(self, arguments: Mapping[str, Any]) -> int:
+        """Count what an Edit replaces."""
+        with suppress(OSError, KeyError, TypeError, AttributeError):  # Then Claude Code has none to make, either.
+            content = Path(self.directory, arguments["file_path"]).read_bytes()
+            return content.count(arguments["old_string"].encode())
+        return 1
 
     def _judge_running(self, arguments: Mapping[str, Any]) -> Decision:  # noqa: ARG002 - as the other judges
         return Decision("allow", "the operator allows it") if self._has_room(0) else self._no_room
@@ -122,30 +137,33 @@ def _denied(reason: str) -> Decision:
     return Decision("deny", reason)
 
 
-def size_of(directory: Path) -> int:
-    """Return how many bytes the files in a directory have, links not followed."""
-    total = 0
-    for parent, _, files in os.walk(directory):
+def size_of(directory: Path) -> float:
+    """Return how many bytes the files in a directory have, links not followed; infinite where a part is closed."""
+    total = 0.0
+    closed: list[OSError] = []
+    for parent, _, files in os.walk(directory, onerror=closed.append):
         for file in files:
             with suppress(OSError):  # It went meanwhile.
                 total += Path(parent, file).lstat().st_size
-    return total
+    return math.inf if any(isinstance(error, PermissionError) for error in closed) else total
 
 
 def _is_public(url: str) -> bool:
     """Whether an address lies beyond the networks that only this host, or its neighbours, can reach.
 
-    A name that nobody knows here is for the proxy to find, if there is one.
+    Only plain ones: of others two programs may read two hosts. A name that nobody knows here is for the proxy to find,
+    if there is one.
     """
+    found = _PLAIN_URL.match(url)
+    host = found["host"].rstrip(".").lower() if found else ""
     try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
+        return ip_address(host.strip("[]")).is_global
     except ValueError:
-        return False
-    if parts.scheme not in ("http", "https") or not host:
+        pass
+    if not _NAME.fullmatch(host):
         return False
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return "." in host and not host.endswith((".localhost", ".local", ".internal"))
-    return all(ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found)
+        return not host.endswith(_NAMES_OF_NETWORKS)
+    return all(ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in addresses)

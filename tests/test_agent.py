@@ -140,7 +140,7 @@ def test_tokens_and_cost_are_those_of_all_steps(server: Server) -> None:
     assert usage["claude"]["cost_usd"] == pytest.approx(float(three.headers["x-claude-cost-usd"]))
 
 
-@pytest.mark.parametrize("header", [("X-Claude-Max-Turns", "2"), ("X-Claude-Max-Budget-USD", "0.0001")], ids=str)
+@pytest.mark.parametrize("header", [("X-Claude-Max-Turns", "2"), ("X-Claude-Max-Budget-USD", "0.0000001")], ids=str)
 @pytest.mark.parametrize("stream", [False, True])
 def test_limits_end_an_answer(server: Server, header: tuple[str, str], stream: bool) -> None:
     """As many turns, or dollars, as a header says: then the answer ends as one that got too long."""
@@ -182,6 +182,19 @@ def test_headers_narrow_the_tools(
     trying(server)
     assert ask(server, headers).status_code == 200
     assert offered(server) == names
+
+
+def test_headers_that_come_twice_count_together(serve: ServerFactory, place: Path) -> None:
+    """None of what is taken away is lost; where there can be one value, two are an error."""
+    server = serve(claude_cwd=place, claude_allowed_tools=("Read", "Glob", "Grep"))
+    body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "enable_tools": True}
+    found: dict[str, int | list[str]] = {}
+    for name, values in (("X-Claude-Disallowed-Tools", ("Read", "Glob")), ("X-Claude-Max-Turns", ("1", "2"))):
+        trying(server)
+        headers = [(name, value) for value in values]
+        answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+        found[name] = offered(server) if answer.status_code == 200 else answer.status_code
+    assert found == {"X-Claude-Disallowed-Tools": ["Grep"], "X-Claude-Max-Turns": 400}
 
 
 def test_asking_for_more_than_is_allowed_is_refused(server: Server) -> None:

@@ -39,8 +39,8 @@ def test_tools_are_listed_with_what_the_key_may_use(server: Server) -> None:
     assert {each["category"] for each in tools.values()} == {"read", "write", "run", "web"}
 
 
-def test_a_session_can_be_narrowed_and_widened_again(server: Server) -> None:
-    """Within what its key may use: from the next turn on the model is offered just these tools."""
+def test_a_session_is_narrowed(server: Server) -> None:
+    """From the next turn on the model is offered just these tools; a header takes away from them as well."""
     answer = narrow(server, session_id="one", allowed_tools=["Read", "Write"], disallowed_tools=["Write"])
     assert answer.json() == {
         "session_id": "one",
@@ -59,8 +59,19 @@ def test_a_session_can_be_narrowed_and_widened_again(server: Server) -> None:
         assert ask(server, headers, session_id=session).status_code == 200
         found[name] = offered(server)
     assert found == {"narrowed": ["Read"], "further": [], "other": ["Glob", "Read", "Write"]}
-    assert narrow(server, session_id="one").json()["effective_tools"] == ["Glob", "Read", "Write"]
     assert get(server, "/v1/sessions/one").json()["turn_count"] == 2
+
+
+def test_what_was_narrowed_stays_so(server: Server) -> None:
+    """A session can be narrowed further, but doesn't get back what it had: that is a 403 that names the tool."""
+    narrow(server, session_id="one", allowed_tools=["Read", "Write"])
+    for again in (["Read", "Glob"], ["Glob"]):
+        answer = narrow(server, session_id="one", allowed_tools=again)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "tool_not_allowed")
+        assert "'Glob'" in answer.json()["error"]["message"]
+    assert narrow(server, session_id="one", disallowed_tools=["Read"]).json()["effective_tools"] == ["Write"]
+    assert narrow(server, session_id="one").json()["effective_tools"] == ["Write"]
+    assert narrow(server, session_id="one", allowed_tools=["Read"]).status_code == 403
 
 
 def test_narrowing_never_widens(server: Server) -> None:

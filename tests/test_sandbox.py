@@ -80,6 +80,20 @@ def test_nothing_that_a_command_starts_stays(server: Server, tmp_path: Path) -> 
     assert alive.read_text() == before
 
 
+def test_what_a_command_leaves_behind_isnt_run_outside(serve: ServerFactory, tmp_path: Path) -> None:
+    """Git could be told to start programs, and Claude Code asks it in the session's next turn: none is started."""
+    server = serve(workspaces_dir=tmp_path / "workspaces", claude_allowed_tools=("Bash",), claude_sandbox="on")
+    started = tmp_path / "started"
+    hook = f"sh -c 'touch {started}'"
+    settings = " && ".join(f'git config {name} "{hook}"' for name in ("core.fsmonitor", "diff.external", "core.pager"))
+    call = ToolCall("Bash", {"command": f"git init -q . && {settings} && echo told", "description": "Plant"})
+    for _ in range(2):
+        trying(server, call)
+        assert ask(server, session_id="one").status_code == 200
+    assert [*tmp_path.glob("workspaces/*/files/.git/config")]
+    assert not started.exists()
+
+
 def test_a_server_without_a_sandbox_warns(
     serve: ServerFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -43,7 +43,20 @@ def decide(directory: Path, name: str, mode: PermissionMode = "default", **argum
         ("NotebookEdit", {"notebook_path": "../a.ipynb"}, "deny"),
         ("Bash", {"command": "anything"}, "allow"),
         ("WebFetch", {"url": "https://93.184.216.34/"}, "allow"),
-        ("WebFetch", {"url": "https://user@93.184.216.34:8443/x"}, "allow"),
+        ("WebFetch", {"url": "https://93.184.216.34:8443/x?y=1#z"}, "allow"),
+        ("WebFetch", {"url": "https://[2606:4700:4700::1111]/"}, "allow"),
+        ("WebFetch", {"url": "https://user@93.184.216.34:8443/x"}, "deny"),
+        ("WebFetch", {"url": "http://127.0.0.1\\@93.184.216.34/"}, "deny"),
+        ("WebFetch", {"url": "http://127.0.0.1:80\\@pages.invalid/"}, "deny"),
+        ("WebFetch", {"url": "http://127%2e0.0.1/"}, "deny"),
+        ("WebFetch", {"url": "http://127.0.0.1./"}, "deny"),
+        ("WebFetch", {"url": "http://0x7f.0.0.0x1/"}, "deny"),
+        ("WebFetch", {"url": "http://127.1/"}, "deny"),
+        ("WebFetch", {"url": "http://127。0。0。1/"}, "deny"),
+        ("WebFetch", {"url": "http:127.0.0.1/"}, "deny"),
+        ("WebFetch", {"url": " https://93.184.216.34/"}, "deny"),
+        ("WebFetch", {"url": "http://localhost/"}, "deny"),
+        ("WebFetch", {"url": "http://metadata.google.internal/"}, "deny"),
         ("WebFetch", {"url": "http://127.0.0.1/"}, "deny"),
         ("WebFetch", {"url": "http://2130706433/"}, "deny"),
         ("WebFetch", {"url": "http://10.1.2.3/"}, "deny"),
@@ -94,6 +107,16 @@ def test_tools_of_servers_and_functions(tmp_path: Path) -> None:
     assert found["Bash"] == "pass"
     plan = ToolPolicy(Grant(frozenset(), frozenset({"mcp__a"}), mode="plan"), tmp_path)
     assert plan.decide("mcp__a__one", {}).behavior == "deny"
+
+
+def test_what_replaces_much_counts_as_often(tmp_path: Path) -> None:
+    """A short text in the place of many shorter ones makes a large file."""
+    (tmp_path / "a.txt").write_text("x" * 1000)
+    policy = ToolPolicy(Grant(ALL, most_bytes=20_000), tmp_path)
+    call = {"file_path": "a.txt", "old_string": "x", "new_string": "y" * 100}
+    assert policy.decide("Edit", call).behavior == "allow"
+    assert policy.decide("Edit", {**call, "replace_all": True}).behavior == "deny"
+    assert policy.decide("Edit", {**call, "file_path": "none.txt", "replace_all": True}).behavior == "allow"
 
 
 def test_sizes_are_those_of_files_not_of_what_links_lead_to(tmp_path: Path) -> None:
