@@ -80,13 +80,11 @@ class ChatService:
     catalog: ModelCatalog
     sessions: SessionManager
     quotas: Quotas
+    grants: ToolGrants
     login: Login
-    profile: LaunchProfile
-    """Of the processes that chat uses."""
+    rules: Rules
     timeout: float
     """Seconds that a whole turn may take."""
-    rules: Rules
-    grants: ToolGrants
     usual_thinking_tokens: int
     """Tokens that a model may think where the request says nothing of it."""
 
@@ -224,7 +222,7 @@ class ChatService:
         if session:
             session.check_room_for(request)
         if not body.enable_tools:
-            return self.profile, request
+            return self.grants.profile, request
         info = session.info if session else None
         profile, task = await self.grants.begin(
             aim.caller, aim.options, info, aim.request_id, tells_steps=bool(body.stream)

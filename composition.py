@@ -77,18 +77,9 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial, quotas.book_cost))
         inspect = partial(pool.ask, profile, process_questions.inspect)
         catalog = ModelCatalog(inspect, settings.model_aliases, created=int(time.time()))
-        chat = ChatService(
-            pool,
-            catalog,
-            sessions,
-            quotas,
-            login,
-            profile,
-            settings.timeout_seconds,
-            Rules(settings.strict_parameters, settings.max_n, login=login.method),
-            grants=grants,
-            usual_thinking_tokens=settings.max_thinking_tokens,
-        )
+        rules = Rules(settings.strict_parameters, settings.max_n, login=login.method)
+        limits = settings.timeout_seconds, settings.max_thinking_tokens
+        chat = ChatService(pool, catalog, sessions, quotas, grants, login, rules, *limits)
         yield Services(
             settings=settings,
             keys=keys,

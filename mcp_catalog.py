@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from turns import McpServer
+from inspections import McpServer
 
 logger = logging.getLogger(__name__)
 

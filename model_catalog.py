@@ -8,7 +8,8 @@ import anyio
 
 from callers import KeyLimits
 from errors import ModelNotFoundError
-from turns import ClaudeModel, Inspection, ThinksWhen
+from inspections import ClaudeModel, Inspection
+from turns import ThinksWhen
 
 # Ids as Anthropic writes them, with the suffixes of Vertex (@20250929) and of the long context window ([1m]).
 _CLAUDE_ID = re.compile(r"claude-[a-z0-9][a-z0-9.@:_-]*(\[1m\])?", re.IGNORECASE)

@@ -6,7 +6,8 @@ from typing import Any
 import anyio
 
 from claude_process import ClaudeProcess
-from turns import Account, Binding, ClaudeModel, Inspection, McpServer
+from inspections import Account, ClaudeModel, Inspection, McpServer
+from turns import Binding
 
 _MCP_TIMEOUT_SECONDS = 12
 _MCP_INTERVAL_SECONDS = 0.1

@@ -29,9 +29,14 @@ def ask(server: Server, headers: Mapping[str, str] | None = None, **body: Any) -
     return send(server, fields, headers)
 
 
+def bodies(server: Server) -> list[Json]:
+    """What the model's API got, request by request."""
+    return [record.body for record in server.upstream.messages_requests()]
+
+
 def results(server: Server, place: int = -1) -> list[str]:
     """What the model was told of the calls in its last message, in their order."""
-    content = server.upstream.messages_requests()[place].body["messages"][-1]["content"]
+    content = bodies(server)[place]["messages"][-1]["content"]
     blocks = [block for block in content if block["type"] == "tool_result"]
     return [_text(block["content"]) for block in blocks]
 
@@ -42,4 +47,4 @@ def _text(content: str | list[Json]) -> str:
 
 def offered(server: Server, place: int = -1) -> list[str]:
     """The tools that the model was offered."""
-    return [tool["name"] for tool in server.upstream.messages_requests()[place].body.get("tools", [])]
+    return [tool["name"] for tool in bodies(server)[place].get("tools", [])]

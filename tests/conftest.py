@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import openai
 import pytest
 import uvicorn
 from anyio.from_thread import start_blocking_portal
+from starlette.types import ASGIApp
 
 import cli_launch
 from claude_cli import Lab
@@ -92,11 +93,16 @@ class Server:
         return self.stack.enter_context(openai.OpenAI(base_url=f"{self.url}/v1", **options))
 
 
+def running(settings: Settings) -> AbstractContextManager[str]:
+    """Serve the app of these settings."""
+    return serving(create_app(settings))
+
+
 @contextmanager
-def running(settings: Settings) -> Generator[str, None, None]:
-    """Serve the app with uvicorn on a free loopback port, in a thread of its own."""
+def serving(app: ASGIApp, **options: Any) -> Generator[str, None, None]:
+    """Serve an app with uvicorn on a free loopback port, in a thread of its own; yields the address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, proxy_headers=False))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, proxy_headers=False, **options))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

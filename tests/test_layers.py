@@ -8,7 +8,17 @@ import pytest
 from conftest import REPOSITORY
 
 LAYERS = (
-    {"agent_task", "background", "callers", "errors", "schema_instance", "side_by_side", "tool_catalog", "workspaces"},
+    {
+        "agent_task",
+        "background",
+        "callers",
+        "errors",
+        "inspections",
+        "schema_instance",
+        "side_by_side",
+        "tool_catalog",
+        "workspaces",
+    },
     {"sandbox", "setting_types", "tool_policy", "turns"},
     {"config"},
     {"agent_launch", "cli_frames", "conversation", "demo_upstream", "json_schema", "keys_file", "mcp_config", "models"},

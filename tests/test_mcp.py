@@ -13,7 +13,7 @@ import pytest
 import mcp_notes
 from agent_requests import ask, offered, results, trying
 from auth import hash_key
-from conftest import REPOSITORY, Server, ServerFactory
+from conftest import REPOSITORY, Server, ServerFactory, serving
 from demo_upstream import ToolCall
 
 Json = dict[str, Any]
@@ -27,8 +27,10 @@ ALLOWED = "X-Claude-Allowed-Tools"
 @pytest.fixture
 def remote() -> Iterator[str]:
     """A server over streamable HTTP."""
-    with mcp_notes.served() as url:
-        yield url
+    mcp_notes.notes.clear()
+    # Its clients keep a stream open.
+    with serving(mcp_notes.server.streamable_http_app(), timeout_graceful_shutdown=1) as url:
+        yield f"{url}/mcp"
 
 
 def config(directory: Path, **servers: Mapping[str, Any]) -> Path:

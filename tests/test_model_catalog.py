@@ -9,8 +9,8 @@ import pytest
 
 from callers import KeyLimits
 from errors import ClaudeCodeError, ModelNotFoundError
+from inspections import Account, ClaudeModel, Inspection
 from model_catalog import ModelCatalog
-from turns import Account, ClaudeModel, Inspection
 
 SONNET = ClaudeModel("sonnet", "claude-sonnet-4-5")
 OTHER = ClaudeModel("default", "eu.anthropic.other-v1:0")
