@@ -30,6 +30,8 @@ from streaming import ChunkEncoder
 from turns import TurnEnded, TurnEvent, total_cost
 
 _LINE_END = "\n"
+_PING_SECONDS = 15
+"""Of silence, after which a comment keeps a stream's connection alive."""
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +145,7 @@ class _TurnResponse(EventSourceResponse):
         super().__init__(
             content,
             headers=headers,
+            ping=_PING_SECONDS,
             ping_message_factory=lambda: ServerSentEvent(comment="ping", sep=_LINE_END),
             sep=_LINE_END,
         )

@@ -376,8 +376,9 @@ def streaming(server: Server) -> Generator[Iterator[str], None, None]:
         yield response.iter_lines()
 
 
-def test_a_gap_between_steps_is_no_silence(server: Server) -> None:
-    """While a step waits for the model, the client has what was written before."""
+def test_a_gap_between_steps_is_no_silence(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a step waits, the client has what was written before, and comments keep its connection alive."""
+    monkeypatch.setattr("chat_routes._PING_SECONDS", 0.05)
     gate = Gate(after=0)
     server.upstream.reset()
     server.upstream.script(Reply(text="I look.", tool_calls=[LOOK]))
@@ -385,5 +386,6 @@ def test_a_gap_between_steps_is_no_silence(server: Server) -> None:
     with streaming(server) as lines:
         assert any("look." in line for line in lines)
         gate.reached()
+        assert any(line == ": ping" for line in lines)
         gate.open()
         assert any("[DONE]" in line for line in lines)
