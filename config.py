@@ -87,7 +87,10 @@ class Settings(BaseSettings):
         default=10, gt=0, description="Chat completions a minute that a client's address may ask for."
     )
     rate_limit_session_per_minute: int = Field(
-        default=15, gt=0, description="Requests a minute to `/v1/sessions` and `/v1/usage`, for an address."
+        default=15,
+        gt=0,
+        description="Requests a minute to `/v1/sessions`, `/v1/usage`, `/v1/tools/config` and `/v1/mcp/servers`, "
+        "for an address.",
     )
     rate_limit_auth_per_minute: int = Field(
         default=10, gt=0, description="Requests a minute to `/v1/auth/status`, for an address."

@@ -154,7 +154,7 @@ class ToolGrants:
     def profile_of_servers(self, names: Iterable[str]) -> LaunchProfile:
         """Return how to start a process that has these MCP servers and no tools."""
         servers = self.rules.servers.written(names)
-        launch = AgentLaunch((), scratch=self.rules.scratch, mcp_servers=servers, keeps_spares=False)
+        launch = AgentLaunch((), self.rules.scratch, has_own_workspace=True, mcp_servers=servers, keeps_spares=False)
         return replace(self.profile, bare=False, working_directory=self.rules.empty_directories, agent=launch)
 
     def note(self, owner: str, event: OwnToolEnded) -> None:
@@ -168,11 +168,11 @@ def _with_servers(options: AgentOptions) -> Narrowing:
     """Return a request's narrowing with the servers that it names; of one whose tools it names it wants only those."""
     if options.servers is None:
         return options.narrowing
-    named = options.narrowing.allowed
-    servers = {*map(server_of, named or ())}
+    wanted = OWN_TOOLS if options.narrowing.allowed is None else options.narrowing.allowed
+    named = [name for name in wanted if server_of(name) in (None, *options.servers)]
+    servers = {*map(server_of, named)}
     whole = [tools_of(server) for server in options.servers if server not in servers]
-    own = OWN_TOOLS if named is None else named
-    return replace(options.narrowing, allowed=(*own, *whole))
+    return replace(options.narrowing, allowed=(*named, *whole))
 
 
 def _narrowed(
