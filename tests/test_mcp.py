@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import mcp_notes
 from agent_requests import ask, offered, results, trying
 from auth import hash_key
 from conftest import REPOSITORY, Server, ServerFactory, serving
-from demo_upstream import ToolCall
+from demo_upstream import Gate, Reply, ToolCall
 
 Json = dict[str, Any]
 
@@ -157,10 +158,16 @@ def test_secrets_of_servers_are_told_to_nobody(serve: ServerFactory, tmp_path: P
     """They don't stand on a command line, which everyone on the machine could read, and in no answer."""
     secret = "a-secret-of-the-server"
     path = config(tmp_path, one={"type": "http", "url": remote, "headers": {"Authorization": f"Bearer {secret}"}})
-    server = serve(mcp_config=path, spare_processes=1)
-    trying(server)
-    assert ask(server).status_code == 200
-    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    server = serve(mcp_config=path)
+    server.upstream.reset()
+    gate = Gate(after=0)
+    server.upstream.script(Reply(text="Done.", gate=gate))
+    with ThreadPoolExecutor() as threads:
+        asking = threads.submit(ask, server)
+        gate.reached()
+        commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+        gate.open()
+        assert asking.result().status_code == 200
     assert any("--mcp-config" in command for command in commands)
     assert not any(secret in command for command in commands)
     assert secret not in json.dumps(listed(server))
