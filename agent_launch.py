@@ -22,6 +22,8 @@ _ENVIRONMENT: Mapping[str, str] = {
     # Claude Code asks npm where its packages are, which leaves a log in the home each time.
     "npm_config_logs_max": "0",
 }
+# For Claude Code, and for what it runs: by itself it has one directory for all processes of a user.
+_TEMPORARY = ("CLAUDE_CODE_TMPDIR", "CLAUDE_TMPDIR", "TMPDIR")
 _PRIVATE = 0o600
 
 
@@ -39,7 +41,7 @@ def for_agent(agent: AgentLaunch, directory: Path, scratch: Path) -> tuple[Seque
         flags += ["--mcp-config", str(config)]
     if agent.may_bypass:
         flags.append("--allow-dangerously-skip-permissions")
-    return flags, {**_ENVIRONMENT, "CLAUDE_CODE_TMPDIR": str(temporary)}
+    return flags, {**_ENVIRONMENT, **dict.fromkeys(_TEMPORARY, str(temporary))}
 
 
 def _limits(agent: AgentLaunch) -> Iterator[str]:

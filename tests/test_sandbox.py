@@ -1,6 +1,7 @@
 """Commands of clients, confined: what Bash reaches in Claude Code's sandbox, and when there is none."""
 
 import logging
+import os
 import subprocess
 from pathlib import Path
 
@@ -62,6 +63,19 @@ def test_commands_read_nothing_of_others(server: Server, tmp_path: Path) -> None
     assert "outside" not in told[0].replace("outside.txt", "")
     assert "log" not in told[1].split()
     assert "Python" in told[2]
+
+
+def test_commands_share_no_directory(server: Server) -> None:
+    """What is temporary is a request's own; the place that Claude Code has for all of a user's isn't there."""
+    shared = f"/tmp/claude-{os.getuid()}"  # noqa: S108 - it mustn't be used
+    keeping = "echo kept > $TMPDIR/kept.txt; cat $TMPDIR/kept.txt"
+    planting = f"mkdir -p {shared}; echo planted > {shared}/planted.txt; {keeping}"
+    told = run(server, planting, f"ls {shared}", "ls $TMPDIR")
+    assert told[0].startswith("kept")
+    assert "planted" not in told[1]
+    assert not Path(shared, "planted.txt").exists()
+    (told_later,) = run(server, "ls $TMPDIR")
+    assert ("kept.txt" in told[2], "kept.txt" in told_later) == (True, False)
 
 
 def test_commands_have_no_network(server: Server) -> None:
