@@ -1,0 +1,72 @@
+"""Turns with Claude Code's own tools that fail between their steps: an honest error, once, and nothing goes on."""
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agent_requests import ask, bodies, trying
+from chat import sse_data
+from commands import descendants, linux, wait_until
+from conftest import ServerFactory
+from demo_upstream import Reply, ToolCall
+
+LOOK = ToolCall("Glob", {"pattern": "*"})
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        (Reply(status=500), 500),
+        (Reply(status=529), 503),
+        (Reply(text="It is a long way.", cut_after=2), 502),
+        (Reply(text="It is a long way.", error_after=2), 503),
+    ],
+    ids=["500", "529", "cut", "error in the stream"],
+)
+def test_a_step_that_fails_is_an_error(serve: ServerFactory, failure: Reply, status: int) -> None:
+    """With its own status, or as a stream's last event; nobody asks for the step again."""
+    server = serve()
+    for stream in (False, True):
+        server.upstream.reset()
+        server.upstream.script(Reply(text="I look.", tool_calls=[LOOK]))
+        server.upstream.script(failure)
+        answer = ask(server, stream=stream)
+        last = json.loads(sse_data(answer)[-1]) if stream else answer.json()
+        assert last["error"]["code"] == "upstream_error"
+        assert stream or (answer.status_code, answer.headers["x-should-retry"]) == (status, "false")
+        assert len(bodies(server)) == 2
+
+
+@linux
+def test_a_command_that_takes_too_long_is_stopped(serve: ServerFactory) -> None:
+    """MAX_TIMEOUT holds for all steps together; the command's processes are gone, and the next request is served."""
+    server = serve(claude_allowed_tools=("Bash",), claude_sandbox="off", max_timeout=3000, spare_processes=0)
+    trying(server, ToolCall("Bash", {"command": "tail -f /dev/null /dev/null", "description": "Wait"}))
+    answer = ask(server)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+    tail = [b"tail", b"-f", b"/dev/null", b"/dev/null"]
+    wait_until(lambda: not any(_command(pid) == tail for pid in descendants(os.getpid())))
+    trying(server)
+    assert ask(server).status_code == 200
+
+
+def _command(pid: int) -> list[bytes]:
+    with suppress(OSError):  # It went meanwhile.
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    return []
+
+
+def test_turns_of_a_session_come_one_after_the_other(serve: ServerFactory) -> None:
+    """Also where they have tools: each finds what the one before has left."""
+    server = serve()
+    trying(server)
+    with ThreadPoolExecutor() as threads:
+        asking = [threads.submit(ask, server, session_id="one") for _ in range(3)]
+        assert [each.result().status_code for each in asking] == [200, 200, 200]
+    assert sorted(len(body["messages"]) for body in bodies(server)) == [1, 3, 5]
+    assert httpx.get(f"{server.url}/v1/sessions/one").json()["turn_count"] == 3
