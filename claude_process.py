@@ -124,7 +124,8 @@ class ClaudeProcess:
 
         A call that would do so is denied, but what a command does is only seen afterwards.
         """
-        most = self._agent.grant.most_bytes if self._agent else None
+        grant = self._agent.grant if self._agent else None
+        most = grant.most_bytes if grant and "Bash" in grant.tools else None
         return most is not None and size_of(self._directory) > _OUTGROWN * most
 
     def stop_outgrown(self) -> None:

@@ -66,7 +66,7 @@ class _Choice:
 
 
 def _shown(event: OwnToolEvent) -> dict[str, Any]:
-    """Return what a client is told of Claude Code's own tools; the README has these."""
+    """Return what a client is told of Claude Code's own tools; docs/agent.md has these."""
     shown: dict[str, Any] = {"type": "tool_started", "id": event.id, "name": event.name}
     if isinstance(event, OwnToolInput):
         return {**shown, "type": "tool_input", "input": event.input}

@@ -92,12 +92,17 @@ class ToolGrants:
     def narrowed(self, limits: KeyLimits, before: Narrowing, further: Narrowing) -> Narrowing:
         """Return what a session wants once it's narrowed further. Raises PermissionDeniedError for tools it hasn't."""
         left = self.grant(limits, AgentOptions(), before)
+        allowed: list[str] = []
         for name in further.allowed or ():
-            is_server = any(is_covered(each, (name,)) for each in left.mcp_tools)
-            if not (is_server or is_covered(name, left.tools | left.mcp_tools)):
+            has_all = is_covered(name, left.tools | left.mcp_tools)
+            some = [name] if has_all else sorted(each for each in left.mcp_tools if is_covered(each, (name,)))
+            if not some:
                 raise PermissionDeniedError(f"This session may not use the tool '{name}' any more.", code=_NOT_ALLOWED)
-        allowed = before.allowed if further.allowed is None else further.allowed
-        return Narrowing(allowed, tuple(dict.fromkeys((*before.denied, *further.denied))))
+            allowed += some
+        return Narrowing(
+            before.allowed if further.allowed is None else tuple(dict.fromkeys(allowed)),
+            tuple(dict.fromkeys((*before.denied, *further.denied))),
+        )
 
     def _is_unknown(self, name: str) -> bool:
         server = server_of(name)

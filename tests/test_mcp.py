@@ -120,6 +120,16 @@ def test_single_tools_of_a_server_can_be_kept_back(
     assert mcp_notes.notes == ["noon"]
 
 
+def test_a_session_doesnt_get_a_whole_server_back(serve: ServerFactory, tmp_path: Path) -> None:
+    """Of one that was narrowed to a single tool, the server's name stands for that tool."""
+    server = serve(mcp_config=config(tmp_path, one=STDIO))
+    bodies = [
+        {"session_id": "mine", "allowed_tools": allowed} for allowed in (["Read", "mcp__one__note"], ["mcp__one"])
+    ]
+    answers = [httpx.post(f"{server.url}/v1/tools/config", json=body, timeout=30) for body in bodies]
+    assert answers[-1].json()["effective_tools"] == ["mcp__one__note"]
+
+
 def test_unknown_servers_are_an_error(serve: ServerFactory, tmp_path: Path) -> None:
     """A header that names one is a 400 that says so, and nothing is asked."""
     server = serve(mcp_config=config(tmp_path, one=STDIO))
