@@ -11,6 +11,7 @@ import anyio
 
 from auth import Login
 from callers import Caller
+from claude_process import ClaudeProcess
 from errors import (
     ApiError,
     ClaudeCodeError,
@@ -38,7 +39,6 @@ from turns import (
     Message,
     Origin,
     OwnToolEnded,
-    OwnToolStarted,
     TurnEnded,
     TurnEvent,
     TurnRequest,
@@ -134,9 +134,10 @@ class ChatService:
                 last = index, event
                 if isinstance(event, TurnEnded):
                     is_first = not any(turn.has_ended for turn in turns)
-                    await self.quotas.book(caller.owner, event.usage, event.cost_usd, is_first_turn=is_first)
-                    if session:
-                        await session.commit(request, event)
+                    with turns[index].marked_errors():
+                        await self.quotas.book(caller.owner, event.usage, event.cost_usd, is_first_turn=is_first)
+                        if session:
+                            await session.commit(request, event)
                     turns[index].has_ended = True
                     if all(turn.has_ended for turn in turns):
                         break
@@ -265,12 +266,11 @@ class _Turn:
     overhead_seconds: float = 0
     has_left: bool = False
     """Whether the client may have got any of it."""
-    has_acted: bool = False
-    """Whether a tool of Claude Code's own was called, which nobody can undo."""
     has_ended: bool = False
     has_lost_thoughts: bool = False
     """Whether it goes on without thinking, though it should."""
     is_second_try: bool = False
+    _process: ClaudeProcess | None = None
 
     @property
     def patience(self) -> float | None:
@@ -287,6 +287,7 @@ class _Turn:
                 await self.may_begin()
             self.origin, self.overhead_seconds = leased.origin, self.clock.passed
             self.has_lost_thoughts = leased.process.has_lost_thoughts
+            self._process = leased.process
             events = await stack.enter_async_context(aclosing(leased.process.turn(prompt)))
             event = await self._next(events)
             while not isinstance(event, TurnEnded):
@@ -295,15 +296,22 @@ class _Turn:
         yield event
 
     async def _next(self, events: AsyncGenerator[TurnEvent, None]) -> TurnEvent:
+        with self.marked_errors(), self.clock.limit():
+            return await anext(events)
+
+    @property
+    def has_acted(self) -> bool:
+        """Whether a tool of Claude Code's own was called, which nobody can undo."""
+        return self._process is not None and self._process.has_acted
+
+    @contextmanager
+    def marked_errors(self) -> Generator[None, None, None]:
+        """Let clients, which try again by themselves, not do so with what has acted."""
         try:
-            with self.clock.limit():
-                event = await anext(events)
+            yield
         except ApiError as error:
-            if self.has_acted:
-                error.retryable = False  # Clients try again by themselves.
+            error.retryable = error.retryable and not self.has_acted
             raise
-        self.has_acted |= isinstance(event, OwnToolStarted)
-        return event
 
 
 class _Clock:

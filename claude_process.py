@@ -32,6 +32,7 @@ from errors import ApiError, ClaudeCodeError
 from permission_hooks import PermissionHooks
 from sdk_transport import ChannelTransport
 from tool_bridge import results_in
+from tool_calls import OwnToolCalls
 from tool_policy import size_of
 from turn_events import events_of
 from turn_state import TurnState
@@ -84,6 +85,7 @@ class ClaudeProcess:
         self._awaited: frozenset[str] = frozenset()
         self._barred: Answer | None = None
         self._agent: AgentTask | None = None
+        self._own_calls = OwnToolCalls(self._permissions.denials)
 
     @classmethod
     async def launch(cls, profile: LaunchProfile) -> "ClaudeProcess":
@@ -113,6 +115,11 @@ class ClaudeProcess:
     def has_tools(self) -> bool:
         """Whether it has tools of its own: then it serves one conversation."""
         return self._profile.agent is not None
+
+    @property
+    def has_acted(self) -> bool:
+        """Whether a tool of its own was called, which nobody can undo."""
+        return self._own_calls.has_begun
 
     @property
     def waits_for_results(self) -> bool:
@@ -226,7 +233,8 @@ class ClaudeProcess:
         """
         assert self.binding is not None  # noqa: S101 - for the type checker: prepared
         self.turns += 1
-        state, bar_at = TurnState.of(self.binding, self._agent, self._permissions.denials), math.inf
+        tells_steps = self._agent is None or self._agent.tells_steps
+        state, bar_at = TurnState.of(self.binding, self._own_calls, tells_steps=tells_steps), math.inf
         # One that goes on may have to wait for a tool of its own first.
         patience = math.inf if self.waits_for_results and self._agent else _SIGN_OF_LIFE_SECONDS
         await (self._answer(prompt) if self.waits_for_results else self._ask(prompt))

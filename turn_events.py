@@ -25,8 +25,8 @@ from errors import (
     OutputFormatError,
     from_upstream,
 )
-from own_tools import OwnTools
-from turn_state import Call, TurnState, counted_usage
+from tool_calls import Call
+from turn_state import TurnState, counted_usage
 from turns import (
     OUTPUT_TOOL,
     InputJsonDelta,
@@ -89,19 +89,20 @@ def _on_stream_event(state: TurnState, message: StreamEvent) -> _Events:
 
 
 def _on_message_start(state: TurnState, message: StreamEvent) -> _Events:
-    if state.started and not (state.has_own_schema or state.own_tools):
+    if state.started and not (state.has_own_schema or state.own_calls):
         raise ClaudeCodeError("Claude Code asked the model a second time by itself.")
     started = message.event["message"]
     state.used_before, state.usage, state.has_stopped = state.used, started.get("usage") or {}, False
-    if state.own_tools:
-        _begin_step(state, state.own_tools)
+    _begin_step(state)
     if not state.started:
         yield _started(state, started["model"], message.session_id)
+        yield from state.early
 
 
-def _begin_step(state: TurnState, own_tools: OwnTools) -> None:
-    own_tools.steps += 1
-    if not (own_tools.tells_steps or state.has_own_schema):
+def _begin_step(state: TurnState) -> None:
+    state.steps += 1
+    state.has_step_spoken = False
+    if state.own_calls and not (state.tells_steps or state.has_own_schema):
         state.texts = []
 
 
@@ -116,16 +117,17 @@ def _on_content_block_start(state: TurnState, message: StreamEvent) -> _Events:
         yield from _begin_text(state)
     if block["type"] == "tool_use" and _is_output(state, block["name"]):
         _begin_output(state)
-    elif block["type"] == "tool_use" and state.own_tools and block["name"] not in state.functions:
-        yield state.own_tools.begin(block["id"], block["name"])
+    elif block["type"] == "tool_use" and state.own_calls and block["name"] not in state.functions:
+        yield state.own_calls.begin(block["id"], block["name"])
     elif block["type"] == "tool_use":
         yield _called(state, block["id"], block["name"])
 
 
 def _begin_text(state: TurnState) -> _Events:
-    is_later_step = state.own_tools is not None and any(map(str.strip, state.texts))
+    follows_another_step = bool(state.own_calls) and not state.has_step_spoken and any(map(str.strip, state.texts))
     state.texts.append("")
-    if is_later_step:
+    state.has_step_spoken = True
+    if follows_another_step:
         yield from _said(state, _BETWEEN_STEPS)
 
 
@@ -161,13 +163,13 @@ def _said(state: TurnState, text: str) -> _Events:
         state.has_prose |= bool(text.strip())
         return
     state.texts[-1] += text
-    if state.own_tools is None or state.own_tools.tells_steps:
+    if state.own_calls is None or state.tells_steps:
         yield TextDelta(text)
 
 
 def _wrote_json(state: TurnState, piece: str) -> _Events:
-    if state.own_tools and state.own_tools.is_written:
-        state.own_tools.add(piece)
+    if state.own_calls and state.own_calls.is_writing:
+        state.own_calls.write(piece)
     elif state.is_output:
         state.texts[-1] += piece
         yield TextDelta(piece)
@@ -181,8 +183,8 @@ def _argued(state: TurnState, partial_json: str) -> InputJsonDelta:
 
 
 def _on_content_block_stop(state: TurnState, _message: StreamEvent) -> _Events:
-    if state.own_tools and state.own_tools.is_written:
-        yield state.own_tools.end()
+    if state.own_calls and state.own_calls.is_writing:
+        yield state.own_calls.end()
         return
     if state.is_output and not state.texts[-1]:
         yield from _wrote_json(state, "{}")
@@ -215,7 +217,7 @@ def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
     # Claude Code sees by itself whether it has an answer in the form that it has to have.
     if stop_reason is None or (state.has_own_schema and not state.calls and stop_reason not in _NO_CALLS_AFTER):
         return
-    if state.own_tools and not state.calls and stop_reason == "tool_use":
+    if state.own_calls and not state.calls and stop_reason == "tool_use":
         return
     # Such calls Claude Code makes, and they wait in tool_bridge; with others it argues.
     is_held = all(call.name in state.functions and call.block for call in state.calls)
@@ -235,13 +237,12 @@ def _stopped(state: TurnState, stop_reason: str | None) -> _Events:
 
 def _last_words(state: TurnState) -> _Events:
     """Say what the last step said, where no step was told while it was written."""
-    if state.own_tools and not state.own_tools.tells_steps and not state.has_own_schema and any(state.texts):
+    if state.own_calls and not state.tells_steps and not state.has_own_schema and any(state.texts):
         yield TextDelta("".join(state.texts))
 
 
 def _end(state: TurnState, stop_reason: str, answer: Message, used: Usage, cost_usd: float | None) -> TurnEnded:
-    steps = state.own_tools.steps if state.own_tools else 1
-    return TurnEnded(stop_reason, used, cost_usd, answer, state.refusal, steps)
+    return TurnEnded(stop_reason, used, cost_usd, answer, state.refusal, state.steps)
 
 
 def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:
@@ -249,6 +250,11 @@ def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:
     state.login_failed |= message.error == "authentication_failed"
     if state.started or message.error:
         return
+    if state.own_calls and message.stop_reason == "tool_use":
+        # Of each block there is a message of its own here, and nothing tells which one is the last.
+        state.continues_by_itself = True
+        raise from_upstream(None, "Claude's API can't stream here, and Claude Code's tools need that.", state.model)
+    _begin_step(state)
     yield _started(state, message.model, message.session_id)
     state.usage |= message.usage or {}
     for block in message.content:
@@ -274,16 +280,20 @@ def _whole_block(state: TurnState, block: object) -> _Events:
 
 def _on_user(state: TurnState, message: UserMessage) -> _Events:
     """Tell what came of calls of Claude Code's own tools."""
-    for block in message.content if state.own_tools and isinstance(message.content, list) else ():
-        if isinstance(block, SdkToolResultBlock) and state.own_tools:
-            ended = state.own_tools.answer(block.tool_use_id, block.content, is_error=bool(block.is_error))
-            yield from [ended] if ended else []
+    calls, content = state.own_calls, message.content
+    for block in content if calls and isinstance(content, list) else ():
+        if calls and isinstance(block, SdkToolResultBlock):
+            ended = calls.answer(block.tool_use_id, block.content, is_error=bool(block.is_error))
+            if ended and state.started:
+                yield ended
+            elif ended:
+                state.early.append(ended)
 
 
 def _on_result(state: TurnState, message: ResultMessage) -> _Events:
     stop_reason = message.stop_reason or "end_turn"
-    if state.own_tools and message.terminal_reason in _LIMITS:
-        stop_reason = message.terminal_reason or stop_reason
+    if state.own_calls and message.terminal_reason in _LIMITS:
+        stop_reason = str(message.terminal_reason)
     elif message.is_error and stop_reason != "refusal":
         raise _failure(state, message)
     if state.has_own_schema and not state.texts and stop_reason not in _LIMITS | {"refusal"}:

@@ -4,23 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent_task import AgentTask
-from own_tools import OwnTools
-from turns import Binding, Message, TextBlock, ToolUseBlock, Usage
-
-
-@dataclass
-class Call:
-    """A call as it is written."""
-
-    id: str
-    name: str
-    arguments: str = ""
-
-    @property
-    def block(self) -> ToolUseBlock | None:
-        """The whole call; None where its arguments are no JSON object, or not complete."""
-        return ToolUseBlock.of(self.id, self.name, self.arguments)
+from tool_calls import Call, OwnToolCalls
+from turns import Binding, Message, OwnToolEnded, TextBlock, Usage
 
 
 @dataclass
@@ -50,19 +35,28 @@ class TurnState:
     """Whether what is written now is the answer, as a tool's input."""
     has_prose: bool = False
     """Whether the model wrote text that isn't the answer."""
-    own_tools: OwnTools | None = None
-    """Of Claude Code's own, where it has any: then it asks the model again by itself when it has called them."""
+    own_calls: OwnToolCalls | None = None
+    """Of Claude Code's own tools, where it has any: then it asks the model again by itself when it has called them."""
+    tells_steps: bool = True
+    """Whether the client gets the text of every such step, or only that of the last."""
+    steps: int = 0
+    """How often the model was asked."""
+    early: list[OwnToolEnded] = field(default_factory=list)
+    """What came of calls of its own before the turn began for the client: it goes on with results."""
+    has_step_spoken: bool = False
+    """Whether there is text of the step that is written."""
 
     @classmethod
-    def of(
-        cls, binding: Binding, agent: AgentTask | None = None, denials: Mapping[str, str] | None = None
-    ) -> "TurnState":
-        """Begin a turn under a binding; `denials` are the calls of `agent` that weren't made."""
-        functions = frozenset(tool.name for tool in binding.tools)
-        state = cls(binding.model, functions, binding.thinking.is_shown, binding.own_schema is not None)
-        if agent and binding.has_own_tools:
-            state.own_tools = OwnTools({} if denials is None else denials, tells_steps=agent.tells_steps)
-        return state
+    def of(cls, binding: Binding, own_calls: OwnToolCalls, *, tells_steps: bool = True) -> "TurnState":
+        """Begin a turn under a binding; `own_calls` are those of the process."""
+        return cls(
+            binding.model,
+            functions=frozenset(tool.name for tool in binding.tools),
+            shows_thinking=binding.thinking.is_shown,
+            has_own_schema=binding.own_schema is not None,
+            own_calls=own_calls if binding.has_own_tools else None,
+            tells_steps=tells_steps,
+        )
 
     @property
     def used(self) -> Usage:
@@ -88,10 +82,9 @@ class TurnState:
         The client has got their text, too; but where there is no other, that is none for it either. And of an answer
         that it holds to a schema it has a call.
         """
-        if self.own_tools:
-            return (
-                True  # Nothing but a turn that waits goes on in its process, and for that it is as the client has it.
-            )
+        if self.own_calls:
+            # Nothing but a turn that waits goes on in its process, and for that it is as the client has it.
+            return True
         if self.has_prose or (self.has_own_schema and self.texts):
             return False
         said = [text for text in self.texts if text.strip()]

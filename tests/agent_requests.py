@@ -1,6 +1,6 @@
 """Requests that use Claude Code's own tools, for the tests: what the model tries, and what came of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -32,6 +32,12 @@ def ask(server: Server, headers: Mapping[str, str] | None = None, **body: Any) -
 def bodies(server: Server) -> list[Json]:
     """What the model's API got, request by request."""
     return [record.body for record in server.upstream.messages_requests()]
+
+
+def events_of(answer: Sequence[Json]) -> list[Json]:
+    """What the chunks of a stream tell of Claude Code's own tools."""
+    deltas = [choice["delta"] for chunk in answer for choice in chunk["choices"]]
+    return [delta["claude_event"] for delta in deltas if "claude_event" in delta]
 
 
 def results(server: Server, place: int = -1) -> list[str]:

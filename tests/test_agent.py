@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from agent_requests import QUESTION, ask, bodies, offered, results, trying
+from agent_requests import QUESTION, ask, bodies, events_of, offered, results, trying
 from auth import hash_key
 from chat import MODEL, chunks, post
 from conftest import Server, ServerFactory
@@ -99,9 +99,7 @@ def test_a_stream_tells_of_tools_where_it_is_asked_to(server: Server) -> None:
     outside = ToolCall("Read", {"file_path": "/etc/passwd"}, id="toolu_outside")
     missing = ToolCall("Read", {"file_path": "missing.txt"}, id="toolu_missing")
     trying(server, [ToolCall("Read", {"file_path": "harbour.txt"}, id="toolu_inside"), outside, missing])
-    answer = chunks(ask(server, {"X-Claude-Events": "true"}, stream=True))
-    deltas = [chunk["choices"][0]["delta"] for chunk in answer]
-    events = [delta["claude_event"] for delta in deltas if "claude_event" in delta]
+    events = events_of(chunks(ask(server, {"X-Claude-Events": "true"}, stream=True)))
     of_call = {
         call: [event for event in events if event["id"] == f"toolu_{call}"] for call in ("inside", "outside", "missing")
     }

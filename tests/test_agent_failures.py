@@ -42,6 +42,20 @@ def test_a_step_that_fails_is_an_error(serve: ServerFactory, failure: Reply, sta
         assert len(bodies(server)) == 2
 
 
+def test_an_api_that_cant_stream_is_told_of(serve: ServerFactory) -> None:
+    """Steps can't be told apart there: that is an error and no answer, once tools are called; without any it works."""
+    server = serve()
+    for stream in (False, True):
+        server.upstream.reset()
+        server.upstream.script(Reply(status=404), when=lambda body: bool(body["stream"]), times=None)
+        server.upstream.script(Reply(text="In one piece."))
+        assert "In one piece." in ask(server, stream=stream).text
+        server.upstream.script(Reply(text="I look.", tool_calls=[LOOK]))
+        answer = ask(server, stream=stream)
+        assert answer.status_code == 502
+        assert "can't stream" in answer.json()["error"]["message"]
+
+
 @linux
 def test_a_command_that_takes_too_long_is_stopped(serve: ServerFactory) -> None:
     """MAX_TIMEOUT holds for all steps together; the command's processes are gone, and the next request is served."""

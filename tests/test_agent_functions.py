@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from agent_requests import QUESTION, ask, bodies, offered, results, trying
+from agent_requests import QUESTION, ask, bodies, events_of, offered, results, trying
 from chat import chunks
 from conftest import Server, ServerFactory
 from demo_upstream import Reply, ToolCall
@@ -59,6 +60,33 @@ def test_functions_of_the_client_are_called_beside_them(server: Server) -> None:
     assert (answer.headers["x-claude-process"], answer.headers["x-claude-turns"]) == ("adopted", "2")
     assert len(bodies(server)) == 4
     assert sorted(each.split("\n")[0] for each in results(server, 2)) == ["harbour.txt", "sunny"]
+
+
+@needs_reuse
+def test_what_came_of_a_tool_is_told_after_a_function_was_called(server: Server) -> None:
+    """Where both are called at once, the result belongs to the request that goes on, and is counted."""
+    server.upstream.reset()
+    look = ToolCall("Glob", {"pattern": "*"}, id="toolu_look")
+    asking = ToolCall("weather", {"city": "Zürich"}, id="toolu_city")
+    server.upstream.script(Reply(text="Both.", tool_calls=[look, asking]))
+    server.upstream.script(Reply(text="Sunny."))
+    headers = {"X-Claude-Events": "true"}
+    first = events_of(chunks(ask(server, headers, stream=True, tools=[tool()])))
+    function = {"name": "weather", "arguments": '{"city": "Zürich"}'}
+    messages = [
+        {"role": "user", "content": QUESTION},
+        {
+            "role": "assistant",
+            "content": "Both.",
+            "tool_calls": [{"id": "toolu_city", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "toolu_city", "content": "sunny"},
+    ]
+    second = events_of(chunks(ask(server, headers, stream=True, tools=[tool()], messages=messages)))
+    assert [event["type"] for event in first] == ["tool_started", "tool_input"]
+    assert [(event["type"], event["id"]) for event in second] == [("tool_result", "toolu_look")]
+    counted = httpx.get(f"{server.url}/v1/tools/stats").json()["tools"]
+    assert counted == {"Glob": {"calls": 1, "succeeded": 1, "failed": 0, "denied": 0}}
 
 
 @needs_reuse

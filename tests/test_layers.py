@@ -22,7 +22,7 @@ LAYERS = (
     {"sandbox", "setting_types", "tool_policy", "turns"},
     {"config"},
     {"agent_launch", "cli_frames", "conversation", "demo_upstream", "json_schema", "keys_file", "mcp_config", "models"},
-    {"answer_models", "call_history", "content_parts", "output_schema", "own_tools", "parameter_validator"},
+    {"answer_models", "call_history", "content_parts", "output_schema", "parameter_validator", "tool_calls"},
     {
         "cli_launch",
         "client_functions",
