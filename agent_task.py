@@ -59,6 +59,8 @@ class Grant:
     mode: PermissionMode = "default"
     most_bytes: int | None = None
     """How large the working directory may be; None: it isn't ours to say."""
+    fetches_by_proxy: bool = False
+    """Whether pages are fetched by a proxy, which may know names that this host doesn't."""
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,11 @@ class KeyRing:
         self._own = tuple(Caller(hash_key(key), limits=KeyLimits(tools=True)) for key in settings.keys)
         self._anyone = Caller(_ANYONE, limits=KeyLimits(tools=settings.is_local))
 
+    def known(self) -> tuple[Caller, ...]:
+        """All whose keys open the API now."""
+        # The file's come first: a key that has limits there has them, wherever else it stands.
+        return (*(self._file.callers() if self._file else ()), *self._own)
+
     def caller(self, given: str | None) -> Caller:
         """Let a caller pass who shows one of our keys, or anyone where there are none; return who it is.
 
@@ -234,10 +239,8 @@ class KeyRing:
             return self._anyone
         if not given:
             raise MissingKeyError
-        # The file's come first: a key that has limits there has them, wherever else it stands.
-        known = (*(self._file.callers() if self._file else ()), *self._own)
         digest = hash_key(given)
-        found = [caller for caller in known if hmac.compare_digest(caller.owner, digest)]
+        found = [caller for caller in self.known() if hmac.compare_digest(caller.owner, digest)]
         if not found:
             raise AuthenticationError("Incorrect API key provided. Use one of the keys that this server knows.")
         return found[0]

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import anyio
+import anyio.to_thread
 from claude_agent_sdk import (
     ClaudeAgentOptions,
     ClaudeSDKClient,
@@ -52,7 +53,7 @@ logger = logging.getLogger(__name__)
 _INITIALIZE_TIMEOUT_SECONDS = 20
 _RESULT_TIMEOUT_SECONDS = 30
 _SIGN_OF_LIFE_SECONDS = 15
-_OUTGROWN = 2
+_CUT_OFF_SECONDS = 5
 
 # Not with the first word: that would come later by what this takes. An answer that is over sooner is rare, but for one
 # that may have only so many tokens.
@@ -72,7 +73,8 @@ class ClaudeProcess:
         """Use `launch`."""
         self._channel, self._profile = CliChannel(started, has_children=profile.agent is not None), profile
         self._transport = ChannelTransport(self._channel)
-        self._directory, self._permissions = started.directory, PermissionHooks(started.directory)
+        self._directories, self._permissions = started.written, PermissionHooks(started.directory)
+        self._size_before = 0.0
         options = ClaudeAgentOptions(verbatim_prompts=True, **(self._permissions.options if profile.agent else {}))
         self._client = ClaudeSDKClient(options, transport=self._transport)
         self.binding: Binding | None = None
@@ -127,17 +129,25 @@ class ClaudeProcess:
         return bool(self._awaited)
 
     def has_outgrown(self) -> bool:
-        """Whether a command has filled its directory far beyond what it may have; it waits for the disk.
+        """Whether a command has written far more than it may; it waits for the disk.
 
         A call that would do so is denied, but what a command does is only seen afterwards.
         """
         grant = self._agent.grant if self._agent else None
         most = grant.most_bytes if grant and "Bash" in grant.tools else None
-        return most is not None and size_of(self._directory) > _OUTGROWN * most
+        # It may have begun with more, and as much again is what a call may add that was allowed.
+        return most is not None and self._size() > max(most, self._size_before) + most
+
+    def _size(self) -> float:
+        return sum(map(size_of, self._directories))
 
     def stop_outgrown(self) -> None:
         """End the process for that."""
-        self._channel.kill("A command has written more than this server allows, and was stopped.")
+        self._channel.kill("A command has written more than this server allows, or closed it, and was stopped.")
+
+    def kill(self) -> None:
+        """End the process at once, with all that it started."""
+        self._channel.kill()
 
     def shared_with(self, binding: Binding, wanted: Sequence[Digest]) -> int:
         """Return how many messages of a request (given as digests) this process already holds, bound as it wants."""
@@ -246,7 +256,7 @@ class ClaudeProcess:
                 for event in self._events_of(state, message):
                     bar_at = min(bar_at, time.monotonic() + self._bar_after)
                     if isinstance(event, TurnEnded):
-                        yield await self._ended(event, state, prompt)
+                        yield await self._ended(event, state, prompt, messages)
                         return
                     if not self._barred and time.monotonic() >= bar_at:
                         await self._bar()
@@ -257,7 +267,8 @@ class ClaudeProcess:
         """Yield what a message means, and end the process where it would ask the model once more."""
         try:
             for event in events_of(state, message):
-                self._stop_continuing(state)
+                if not self.has_tools:  # `_ended` sees to these.
+                    self._stop_continuing(state)
                 yield event
         except ApiError:
             self._stop_continuing(state)
@@ -340,14 +351,37 @@ class ClaudeProcess:
             self._keep(state, prompt)
             self._unsettled = None
 
-    async def _ended(self, event: TurnEnded, state: TurnState, prompt: Message) -> TurnEnded:
+    async def _ended(
+        self, event: TurnEnded, state: TurnState, prompt: Message, messages: AsyncGenerator[SdkMessage, None]
+    ) -> TurnEnded:
         """Take notice of a turn's end; where that is in calls, the conversation goes on with their results."""
-        if state.waits_for_results and state.is_kept:
+        if state.continues_by_itself and self.has_tools:
+            event = replace(event, cost_usd=await self._cut_off(messages))
+        elif state.waits_for_results and state.is_kept:
             event = replace(event, cost_usd=await self._cost_until_now())
             self._keep(state, prompt)
             self._awaited = frozenset(call.id for call in state.calls)
         self._told_usd += event.cost_usd or 0.0
         return event
+
+    async def _cut_off(self, messages: AsyncGenerator[SdkMessage, None]) -> float | None:
+        """Stop a turn of many steps that Claude Code would go on with; return what it cost, None where that isn't told.
+
+        The process is of no more use, but what it has spent is to be booked. It may have asked once more by then, which
+        is cut off; if it were killed at once, nobody would know what the steps before have cost.
+        """
+        try:
+            await self._bar()
+            await self._channel.send("interrupt")
+            with anyio.fail_after(_CUT_OFF_SECONDS):
+                async for message in messages:
+                    if isinstance(message, ResultMessage):
+                        return self._cost_of(message.total_cost_usd)
+        except (TimeoutError, ClaudeCodeError) as error:
+            logger.warning("Claude Code process %d doesn't tell its cost: %r", self.pid, error)
+        finally:
+            self._channel.kill()
+        return None
 
     async def _cost_until_now(self) -> float | None:
         """Return what a turn cost that goes on later; None where that is told then."""
@@ -375,6 +409,8 @@ class ClaudeProcess:
     async def _serve(self, task: AgentTask, binding: Binding) -> None:
         """Let the turn have what it is granted."""
         self._agent = task
+        if task.grant.most_bytes is not None:
+            self._size_before = await anyio.to_thread.run_sync(self._size)
         answering = {OUTPUT_TOOL} if binding.own_schema else set[str]()
         self._permissions.serve(task, frozenset(tool.name for tool in binding.tools) | answering)
         await self._channel.control("set_permission_mode", mode=task.grant.mode)

@@ -106,12 +106,15 @@ def check_cli(path: Path, search_path: str) -> str:
 class Started:
     """A process that was started. `stderr` is the file that its error output goes to, `directory` is where it works.
 
+    `written` are the directories that its tools may write to.
+
     A file and not a pipe: nobody has to read along, and a talkative process never blocks.
     """
 
     process: Process
     stderr: IO[bytes]
     directory: Path
+    written: tuple[Path, ...]
     leftovers: ExitStack
     """What is to be closed when the process is gone."""
 
@@ -129,10 +132,13 @@ async def start(profile: LaunchProfile) -> Started:
         stderr = undo.enter_context(tempfile.TemporaryFile())
         directory, flags = profile.working_directory, CHAT_FLAGS
         variables: Mapping[str, str] = {}
+        written: tuple[Path, ...] = ()
         if profile.agent:
             if profile.agent.has_own_workspace:
                 directory = _directory_in(directory, undo)
-            flags, variables = for_agent(profile.agent, directory, _directory_in(profile.agent.scratch, undo))
+            scratch = _directory_in(profile.agent.scratch, undo)
+            flags, variables = for_agent(profile.agent, directory, scratch)
+            written = directory, scratch
         process = await anyio.open_process(
             _command(profile, flags),
             stdin=PIPE,
@@ -141,7 +147,7 @@ async def start(profile: LaunchProfile) -> Started:
             cwd=directory,
             env={**dict(profile.environment), **_CLI_ENVIRONMENT, **variables},
         )
-        return Started(process, stderr, directory, undo.pop_all())
+        return Started(process, stderr, directory, written, undo.pop_all())
     raise AssertionError  # for the type checkers: nothing here is suppressed
 
 

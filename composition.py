@@ -67,7 +67,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         closing = await stack.enter_async_context(AsyncExitStack())
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        grants = await run_in_threadpool(open_grants, settings, profile, directory)
+        limits = [caller.limits for caller in keys.known()]
+        grants = await run_in_threadpool(open_grants, settings, profile, directory, limits)
         stores = _open_stores(settings, closing, tasks)
         sessions = _open_sessions(settings, stores.sessions, grants.workspaces, tasks)
         fail_open = settings.rate_limit_fail_open
@@ -78,8 +79,8 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         inspect = partial(pool.ask, profile, process_questions.inspect)
         catalog = ModelCatalog(inspect, settings.model_aliases, created=int(time.time()))
         rules = Rules(settings.strict_parameters, settings.max_n, login=login.method)
-        limits = settings.timeout_seconds, settings.max_thinking_tokens
-        chat = ChatService(pool, catalog, sessions, quotas, grants, login, rules, *limits)
+        times = settings.timeout_seconds, settings.max_thinking_tokens
+        chat = ChatService(pool, catalog, sessions, quotas, grants, login, rules, *times)
         yield Services(
             settings=settings,
             keys=keys,

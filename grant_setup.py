@@ -2,10 +2,11 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from auth import claude_config_directory, find_login, secret_variables
+from callers import KeyLimits
 from config import ENV_FILE, ConfigurationError, Settings
 from mcp_config import load_mcp_servers
 from sandbox import find_fault
@@ -15,14 +16,16 @@ from workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
 
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 # Where machines keep what is somebody's; programs are elsewhere.
-_PLACES_OF_DATA = tuple(map(Path, ("/home", "/media", "/mnt", "/root", "/srv", "/tmp", "/var")))  # noqa: S108 - to hide it
+_PLACES_OF_DATA = tuple(map(Path, ("/home", "/media", "/mnt", "/root", "/run", "/srv", "/tmp", "/var")))  # noqa: S108 - to hide it
 
 
 def check_grants(settings: Settings) -> None:
     """Raise ConfigurationError for settings of Claude Code's own tools that can't be used."""
     load_mcp_servers(settings.mcp_config, settings.environment)
     _fault_of_sandbox(settings)
+    _check_directories(settings)
     if settings.workspaces_dir:
         try:
             settings.workspaces_dir.mkdir(parents=True, exist_ok=True)
@@ -30,13 +33,16 @@ def check_grants(settings: Settings) -> None:
             raise ConfigurationError(f"WORKSPACES_DIR {settings.workspaces_dir}: {error.strerror}.") from error
 
 
-def open_grants(settings: Settings, profile: LaunchProfile, directory: Path) -> ToolGrants:
+def open_grants(
+    settings: Settings, profile: LaunchProfile, directory: Path, limits_of_keys: Iterable[KeyLimits]
+) -> ToolGrants:
     """Return who grants the tools; `directory` is the server's own, for what goes with it. Raises ConfigurationError.
 
     It waits for the disk, and for the sandbox's trial.
     """
     fault = _fault_of_sandbox(settings)
-    if fault and "Bash" in settings.claude_allowed_tools:
+    lists = [settings.claude_allowed_tools, *(each.tools for each in limits_of_keys if isinstance(each.tools, tuple))]
+    if fault and any("Bash" in names for names in lists):
         logger.warning(
             "Commands of clients (Bash) aren't confined (%s): they may do what this server's user may", fault
         )
@@ -50,11 +56,24 @@ def open_grants(settings: Settings, profile: LaunchProfile, directory: Path) -> 
         directory=settings.claude_cwd,
         empty_directories=_made(directory / "workspaces"),
         scratch=_made(directory / "scratch"),
+        fetches_by_proxy=any(settings.environment.get(name) for name in _PROXIES),
         is_sandboxed=fault is None,
         hidden=tuple(sorted({*_hidden(settings, directory)})),
         hidden_variables=secret_variables(settings, find_login(settings)),
     )
     return ToolGrants(rules, profile, _workspaces(settings, directory))
+
+
+def _check_directories(settings: Settings) -> None:
+    """Raise ConfigurationError where everyone could read what is the server's own, or a session's."""
+    if settings.claude_cwd is None:
+        return
+    own = {"API_KEYS_FILE": settings.api_keys_file, "MCP_CONFIG": settings.mcp_config, ".env": ENV_FILE}
+    for name, path in {**own, "WORKSPACES_DIR": settings.workspaces_dir}.items():
+        if path and path.exists() and path.resolve().is_relative_to(settings.claude_cwd):
+            raise ConfigurationError(f"{name} lies in CLAUDE_CWD, where clients could read it: {path}.")
+    if settings.workspaces_dir and settings.claude_cwd.is_relative_to(settings.workspaces_dir.resolve()):
+        raise ConfigurationError("CLAUDE_CWD lies in WORKSPACES_DIR, which is for sessions alone.")
 
 
 def _fault_of_sandbox(settings: Settings) -> str | None:

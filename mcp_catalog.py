@@ -30,13 +30,17 @@ class McpCatalog:
 
     async def servers(self, names: ServerNames) -> tuple[McpServer, ...]:
         """Return these servers as they were a moment ago. Raises ClaudeCodeError where no process can be asked."""
+        if self._is_known(names):
+            return self._known[names][1]
         async with self._lock:
-            asked_at, known = self._known.get(names, (float("-inf"), ()))
-            if self._clock() - asked_at < _REMEMBER_SECONDS:
-                return known
+            if self._is_known(names):  # Somebody else has asked meanwhile.
+                return self._known[names][1]
             found = await self._ask(names) if names else ()
             for server in found:
                 if server.error:
                     logger.warning("The MCP server %s: %s (%s)", server.name, server.status, server.error)
             self._known[names] = (self._clock(), found)
             return found
+
+    def _is_known(self, names: ServerNames) -> bool:
+        return names in self._known and self._clock() - self._known[names][0] < _REMEMBER_SECONDS

@@ -24,7 +24,7 @@ from tool_policy import Decision, ToolPolicy
 
 logger = logging.getLogger(__name__)
 
-_NOT_PASSED = "Claude Code's own check would have to ask somebody"
+_NOT_PASSED = "Claude Code's own check doesn't let it pass without asking somebody"
 _NOBODY = Decision("deny", "no request is under way")
 
 
@@ -69,7 +69,9 @@ class PermissionHooks:
     async def _asked(
         self, name: str, _arguments: dict[str, Any], context: ToolPermissionContext
     ) -> PermissionResultAllow | PermissionResultDeny:
-        decision = Decision("deny", context.decision_reason or _NOT_PASSED)
+        # Its own words have paths in them, and are nobody's business but the operator's.
+        logger.debug("%s: Claude Code on %r: %s", self._request_id, name, context.decision_reason)
+        decision = Decision("deny", _NOT_PASSED)
         self._note(name, context.tool_use_id, decision)
         return PermissionResultDeny(message=_told(decision))
 

@@ -189,6 +189,8 @@ class ProcessPool:
         try:
             yield lease
         finally:
+            if lease.process.has_tools:
+                await _stopped(lease.process)
             self._take_back(lease)
 
     async def ask(self, profile: LaunchProfile, question: Callable[[ClaudeProcess], Awaitable[_T]]) -> _T:
@@ -378,6 +380,15 @@ class ProcessPool:
             async with anyio.create_task_group() as closing:
                 while self._processes:
                     self._ending.end(*self._processes.popitem(), closing)
+
+
+async def _stopped(process: ClaudeProcess) -> None:
+    """Stop what the tools of a turn that failed or was left still do: whoever has its directory next is alone there."""
+    if process.settled or process.waits_for_results:
+        return
+    with anyio.CancelScope(shield=True):
+        await is_settled(process)  # To know what it cost.
+        process.kill()
 
 
 def _dispensable_first(parked: Sequence[_Parked]) -> list[_Parked]:

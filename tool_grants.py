@@ -20,6 +20,7 @@ from turns import LaunchProfile, OwnToolEnded
 from workspaces import Workspaces
 
 _MOST_COUNTS = 1000
+_MOST_DENIED = 1000
 _NOT_ALLOWED = "tool_not_allowed"
 
 
@@ -41,6 +42,7 @@ class GrantRules:
     """Where these are made."""
     scratch: Path
     """For files that only one process is to find."""
+    fetches_by_proxy: bool
     is_sandboxed: bool
     hidden: tuple[Path, ...]
     hidden_variables: tuple[str, ...]
@@ -77,13 +79,15 @@ class ToolGrants:
         for server in options.servers or ():
             if server not in self.servers(limits):
                 self._refuse(tools_of(server), f"the MCP server '{server}'")
-        self.check_narrowing(limits, options.narrowing)
+        self._check_narrowing(limits, options.narrowing)
         if options.mode == "bypassPermissions" and not self.rules.may_bypass:
             raise PermissionDeniedError("This server doesn't let permissions be bypassed.", code="permission_mode")
 
-    def check_narrowing(self, limits: KeyLimits, narrowing: Narrowing) -> None:
+    def _check_narrowing(self, limits: KeyLimits, narrowing: Narrowing) -> None:
         """Raise as `check` for tools that are asked for."""
         granted = self.granted(limits)
+        for name in filter(self._is_unknown, narrowing.denied):
+            self._refuse(name, name)
         for name in narrowing.allowed or ():
             is_server = bool(server_of(name)) and any(is_covered(each, (name,)) for each in granted)
             if self._is_unknown(name) or not (is_covered(name, granted) or is_server):
@@ -99,10 +103,10 @@ class ToolGrants:
             if not some:
                 raise PermissionDeniedError(f"This session may not use the tool '{name}' any more.", code=_NOT_ALLOWED)
             allowed += some
-        return Narrowing(
-            before.allowed if further.allowed is None else tuple(dict.fromkeys(allowed)),
-            tuple(dict.fromkeys((*before.denied, *further.denied))),
-        )
+        denied = tuple(dict.fromkeys((*before.denied, *further.denied)))
+        if len(denied) > _MOST_DENIED:
+            raise InvalidRequestError("A session can't be denied more tools.", param="disallowed_tools")
+        return Narrowing(before.allowed if further.allowed is None else tuple(dict.fromkeys(allowed)), denied)
 
     def _is_unknown(self, name: str) -> bool:
         server = server_of(name)
@@ -117,18 +121,20 @@ class ToolGrants:
         self, caller: Caller, options: AgentOptions, session: SessionInfo | None, request_id: str, *, tells_steps: bool
     ) -> tuple[LaunchProfile, AgentTask]:
         """Return how to start the process that a request needs, and what it may do; `check` comes first."""
-        grant = self.grant(caller.limits, options, session.tools if session else ALL_TOOLS)
-        directory, launch = self.rules.directory, self._launch(grant, options)
+        of_session = session.tools if session else ALL_TOOLS
+        grant = self.grant(caller.limits, options, of_session)
+        launch = replace(self._launch(grant, options), keeps_spares=options.is_usual and of_session == ALL_TOOLS)
         if session and self.workspaces:
             directory = await self.workspaces.open(caller.owner, session.id, is_new=not session.turns)
             launch = replace(launch, keeps_spares=False)
-        elif directory is None:
+        elif self.rules.directory is None:
+            directory = self.rules.empty_directories
             launch = replace(launch, has_own_workspace=True)
-        is_our_own = directory is None or directory != self.rules.directory
-        grant = replace(grant, most_bytes=self.rules.most_bytes if is_our_own else None)
-        working_directory = directory or self.rules.empty_directories
+        else:
+            directory = self.rules.directory
+            grant = replace(grant, most_bytes=None)
         # With --bare Claude Code asks no hooks.
-        profile = replace(self.profile, bare=False, working_directory=working_directory, agent=launch)
+        profile = replace(self.profile, bare=False, working_directory=directory, agent=launch)
         return profile, AgentTask(grant, request_id, tells_steps)
 
     def grant(self, limits: KeyLimits, options: AgentOptions, of_session: Narrowing) -> Grant:
@@ -138,7 +144,14 @@ class ToolGrants:
         own, mcp_tools = _narrowed(granted & OWN_TOOLS.keys(), mcp_tools, of_session)
         own, mcp_tools = _narrowed(own, mcp_tools, _with_servers(options))
         denied = frozenset((*of_session.denied, *options.narrowing.denied))
-        return Grant(own, frozenset(name for name in mcp_tools if not is_covered(name, denied)), denied, options.mode)
+        return Grant(
+            own,
+            frozenset(name for name in mcp_tools if not is_covered(name, denied)),
+            denied,
+            options.mode,
+            self.rules.most_bytes,
+            self.rules.fetches_by_proxy,
+        )
 
     def _launch(self, grant: Grant, options: AgentOptions) -> AgentLaunch:
         budgets = [each for each in (self.rules.max_budget_usd, options.max_budget_usd) if each is not None]
@@ -153,7 +166,6 @@ class ToolGrants:
             hidden=self.rules.hidden,
             hidden_variables=self.rules.hidden_variables,
             is_sandboxed=self.rules.is_sandboxed,
-            keeps_spares=options.is_usual,
         )
 
     def profile_of_servers(self, names: Iterable[str]) -> LaunchProfile:

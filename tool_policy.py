@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,6 +26,10 @@ _PLAIN_URL = re.compile(
 )
 # Of several parts, and the last is no number, in any notation.
 _NAME = re.compile(r"([a-z0-9-]+\.)+[a-z](?!x[0-9a-f]*\Z)[a-z0-9-]*")
+# Gateways, where there are any, take these for IPv4 addresses, or for those of a site.
+_WITH_OTHERS_INSIDE = tuple(
+    map(IPv6Network, ("::/96", "::ffff:0:0/96", "64:ff9b::/32", "2001::/32", "2002::/16", "fec0::/10"))
+)
 _NAMES_OF_NETWORKS = (".localhost", ".local", ".internal", ".home.arpa", ".lan")
 _STARTS_OF_A_PATTERN = re.compile(r"[{},()|]")
 
@@ -62,8 +66,11 @@ class ToolPolicy:
         tool = OWN_TOOLS[name]
         if self.grant.mode == "plan" and not tool.is_safe:
             return _denied("in plan mode tools only read")
-        if not all(map(self._is_inside, self._places(name, arguments))):
+        places = [*self._places(name, arguments)]
+        if not all(map(self._is_inside, places)):
             return _denied("it is outside the working directory")
+        if not all(_is_ordinary(Path(self.directory, str(place)).expanduser()) for place in places):
+            return _denied("it is neither a file nor a directory")
         return self._judges[tool.category](self, arguments)
 
     def _decide_on_mcp(self, name: str) -> Decision:
@@ -86,7 +93,10 @@ class ToolPolicy:
         if not isinstance(place, str) or "\0" in place:
             return False
         # As the tools do it: `~` is the home, a variable is nothing but its name.
-        path = os.path.realpath(self.directory / Path(place).expanduser())
+        try:
+            path = os.path.realpath(self.directory / Path(place).expanduser())
+        except RuntimeError:  # nobody's home
+            return False
         return Path(path).is_relative_to(os.path.realpath(self.directory))
 
     def _judge_reading(self, arguments: Mapping[str, Any]) -> Decision:  # noqa: ARG002 - as the other judges
@@ -113,7 +123,7 @@ class ToolPolicy:
         return Decision("allow", "the operator allows it") if self._has_room(0) else self._no_room
 
     def _judge_web(self, arguments: Mapping[str, Any]) -> Decision:
-        if "url" in arguments and not _is_public(str(arguments["url"])):
+        if "url" in arguments and not _is_public(str(arguments["url"]), by_proxy=self.grant.fetches_by_proxy):
             return _denied("it is an address inside a network, or none")
         return Decision("allow", "the operator allows it")
 
@@ -130,11 +140,18 @@ class ToolPolicy:
     @property
     def _no_room(self) -> Decision:
         most = (self.grant.most_bytes or 0) // _MEBIBYTE
-        return _denied(f"the working directory is larger than it may be ({most} MB): nothing more is written to it")
+        return _denied(f"the working directory is larger than it may be ({most} MB), or a part of it is closed")
 
 
 def _denied(reason: str) -> Decision:
     return Decision("deny", reason)
+
+
+def _is_ordinary(path: Path) -> bool:
+    """Whether reading it ends: a pipe waits for somebody to write."""
+    with suppress(OSError, ValueError):  # A name that can't be one names nothing.
+        return path.is_file() or path.is_dir() or not path.exists()
+    return True
 
 
 def size_of(directory: Path) -> float:
@@ -148,7 +165,7 @@ def size_of(directory: Path) -> float:
     return math.inf if any(isinstance(error, PermissionError) for error in closed) else total
 
 
-def _is_public(url: str) -> bool:
+def _is_public(url: str, *, by_proxy: bool) -> bool:
     """Whether an address lies beyond the networks that only this host, or its neighbours, can reach.
 
     Only plain ones: of others two programs may read two hosts. A name that nobody knows here is for the proxy to find,
@@ -156,14 +173,20 @@ def _is_public(url: str) -> bool:
     """
     found = _PLAIN_URL.match(url)
     host = found["host"].rstrip(".").lower() if found else ""
-    try:
-        return ip_address(host.strip("[]")).is_global
-    except ValueError:
-        pass
     if not _NAME.fullmatch(host):
-        return False
+        return _is_global(host.strip("[]"))
     try:
         addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return not host.endswith(_NAMES_OF_NETWORKS)
-    return all(ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in addresses)
+        return by_proxy and not host.endswith(_NAMES_OF_NETWORKS)
+    return all(_is_global(str(address[0]).partition("%")[0]) for *_, address in addresses)
+
+
+def _is_global(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and any(address in network for network in _WITH_OTHERS_INSIDE):
+        return False
+    return address.is_global and not address.is_multicast

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Awaitable, Callable
@@ -22,8 +23,9 @@ logger = logging.getLogger(__name__)
 _LABEL = "session.json"
 _FILES = "files"
 _PRIVATE = 0o700
+_DIGITS = 32
 # Others may keep what they like beside them.
-_OURS = re.compile(r"[0-9a-f]{32}")
+_OURS = re.compile(r"[0-9a-f]{32}(-removed-[0-9a-f]{8})?")
 
 
 class Workspaces:
@@ -46,7 +48,7 @@ class Workspaces:
         for place in await anyio.to_thread.run_sync(self._unused):
             whose = await anyio.to_thread.run_sync(_label_of, place)
             if whose is None or not await lives(*whose):
-                await anyio.to_thread.run_sync(_remove, place)
+                await anyio.to_thread.run_sync(self._remove_unused, place)
 
     def _place(self, owner: str, session_id: str) -> Path:
         digest = blake2b(f"{owner}\0{session_id}".encode(errors="surrogatepass"), digest_size=16)
@@ -62,10 +64,16 @@ class Workspaces:
         return files.resolve()
 
     def _unused(self) -> list[Path]:
-        """Return the directories that no turn has begun in for as long as one may take."""
-        since = self._clock() - self._keep_seconds
+        """Return the directories that no turn has begun in for as long as one may take, and what is left of others."""
         places = [*self.root.iterdir()] if self.root.is_dir() else []
-        return [place for place in places if _OURS.fullmatch(place.name) and _last_begun(place) < since]
+        return [place for place in places if _OURS.fullmatch(place.name) and self._is_unused(place)]
+
+    def _is_unused(self, place: Path) -> bool:
+        return _last_begun(place) < self._clock() - self._keep_seconds
+
+    def _remove_unused(self, place: Path) -> None:
+        if self._is_unused(place):  # A session of this name may have begun meanwhile.
+            _remove(place)
 
 
 def _last_begun(place: Path) -> float:
@@ -76,22 +84,29 @@ def _last_begun(place: Path) -> float:
 
 
 def _label_of(place: Path) -> tuple[str, str] | None:
-    with suppress(OSError, ValueError):
+    """Return whose a directory is; None: nobody's any more."""
+    if len(place.name) > _DIGITS:  # What is left of one that was removed.
+        return None
+    with suppress(OSError, ValueError, TypeError):
         owner, session_id = json.loads((place / _LABEL).read_text(encoding="utf-8"))
         return str(owner), str(session_id)
     return None
 
 
 def _remove(place: Path) -> None:
+    """Remove a directory, under another name: the next session of this name finds nothing, whatever becomes of it."""
+    doomed = place.with_name(f"{place.name[:_DIGITS]}-removed-{secrets.token_hex(4)}")
+    try:
+        place.rename(doomed)
+    except FileNotFoundError:
+        return
     # A command may have closed a directory, and what can't be opened can't be removed.
-    for parent, directories, _ in os.walk(place):
+    for parent, directories, _ in os.walk(doomed):
         for directory in (Path(parent, each) for each in directories):
             if not directory.is_symlink():
                 with suppress(OSError):
                     directory.chmod(_PRIVATE)
     try:
-        shutil.rmtree(place)
-    except FileNotFoundError:
-        return
+        shutil.rmtree(doomed)
     except OSError as error:
-        logger.warning("A session's directory can't be removed: %s", error.strerror)
+        logger.warning("What is left of a session's directory can't be removed: %s", error.strerror)

@@ -1,7 +1,6 @@
 """Claude Code's own tools, through the real app and the real CLI: who gets which, and how an answer tells of them."""
 
 import json
-import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from agent_requests import QUESTION, ask, bodies, events_of, offered, results, trying
 from auth import hash_key
 from chat import MODEL, chunks, post
+from commands import wait_until
 from conftest import Server, ServerFactory
 from demo_upstream import Gate, Reply, ToolCall
 
@@ -121,7 +121,6 @@ def test_a_stream_tells_of_tools_where_it_is_asked_to(server: Server) -> None:
 
 def test_tokens_and_cost_are_those_of_all_steps(server: Server) -> None:
     """Each step is a request to Claude, and is paid for."""
-    trying(server, LOOK, LOOK)
     one_step = Reply(text="Done.", usage={"input_tokens": 1000, "output_tokens": 100})
     looking = Reply(tool_calls=[LOOK], usage={"input_tokens": 1000, "output_tokens": 100})
     server.upstream.reset()
@@ -135,6 +134,24 @@ def test_tokens_and_cost_are_those_of_all_steps(server: Server) -> None:
     ratio = float(three.headers["x-claude-cost-usd"]) / float(one.headers["x-claude-cost-usd"])
     assert ratio == pytest.approx(3)
     assert usage["claude"]["cost_usd"] == pytest.approx(float(three.headers["x-claude-cost-usd"]))
+
+
+def test_what_was_spent_is_told_where_an_answer_is_cut_off(server: Server) -> None:
+    """Claude Code would go on by itself, and is stopped: the steps before cost what they cost."""
+    usage = {"input_tokens": 1000, "output_tokens": 100}
+    found: dict[str, float] = {}
+    for stop_reason, finish_reason in (("end_turn", "stop"), ("max_tokens", "length")):
+        server.upstream.reset()
+        server.upstream.script(Reply(tool_calls=[LOOK], usage=usage))
+        server.upstream.script(Reply(text="It is a long", stop_reason=stop_reason, usage=usage))
+        server.upstream.script(Reply(hang=True))
+        answer = ask(server)
+        assert answer.json()["choices"][0]["finish_reason"] == finish_reason
+        found[stop_reason] = float(answer.headers["x-claude-cost-usd"])
+    assert found["end_turn"] == pytest.approx(found["max_tokens"])
+    # It may have asked once more, but nobody answers that.
+    server.upstream.wait_for(lambda upstream: all(each.completed or each.disconnected for each in upstream.requests))
+    assert sum(each.completed for each in server.upstream.messages_requests()) == 2
 
 
 @pytest.mark.parametrize("header", [("X-Claude-Max-Turns", "2"), ("X-Claude-Max-Budget-USD", "0.0000001")], ids=str)
@@ -283,12 +300,13 @@ def test_every_request_has_an_empty_directory_by_default(serve: ServerFactory) -
     assert ask(server).status_code == 200
     assert "No files found" in results(server, 1)[0]
     assert "new.txt" in results(server, 3)[0]
+    first = _directory(bodies(server)[0])
     trying(server, LOOK)
     assert ask(server).status_code == 200
     assert "No files found" in results(server)[0]
-    first, second = (_directory(body) for body in bodies(server)[:1] * 2)
-    assert first == second
-    assert not Path(first).exists() or not any(Path(first).iterdir())
+    second = _directory(bodies(server)[0])
+    assert first != second
+    wait_until(lambda: not Path(first).exists() and not Path(second).exists())
 
 
 def _directory(body: Json) -> str:
@@ -322,8 +340,7 @@ def test_a_turn_whose_tools_have_acted_isnt_tried_again(serve: ServerFactory, pl
 
 def test_clients_are_told_not_to_try_again_what_has_acted(server: Server) -> None:
     """An overloaded API is worth another try, but not once a tool has been called."""
-    for steps, should_retry in (([], "true"), ([LOOK], "false")):
-        trying(server, *steps)
+    for steps, should_retry in ((list[ToolCall](), "true"), ([LOOK], "false")):
         server.upstream.reset()
         for step in steps:
             server.upstream.script(Reply(tool_calls=[step]))
@@ -332,10 +349,11 @@ def test_clients_are_told_not_to_try_again_what_has_acted(server: Server) -> Non
         assert (answer.status_code, answer.headers["x-should-retry"]) == (503, should_retry)
 
 
-def test_a_command_that_fills_the_disk_is_stopped(serve: ServerFactory) -> None:
+@pytest.mark.parametrize("place_of_it", [".", "$CLAUDE_CODE_TMPDIR"])
+def test_a_command_that_fills_the_disk_is_stopped(serve: ServerFactory, place_of_it: str) -> None:
     """What one writes is seen while it writes: its request ends with an error that says so."""
     server = serve(claude_allowed_tools=("Bash",), claude_sandbox="off", workspace_max_mb=1, spare_processes=0)
-    command = "dd if=/dev/zero of=big bs=1M count=3 2>/dev/null; tail -f /dev/null"
+    command = f"dd if=/dev/zero of={place_of_it}/big bs=1M count=3 2>/dev/null; tail -f /dev/null"
     trying(server, ToolCall("Bash", {"command": command, "description": "Fill"}))
     answer = ask(server)
     assert answer.status_code == 502
@@ -356,11 +374,8 @@ def test_commands_end_with_their_request(serve: ServerFactory, place: Path) -> N
 
 def _content(path: Path) -> str:
     """Wait until a command has written a file, of which nobody is told."""
-    for _ in range(1000):
-        if path.exists() and (text := path.read_text()):
-            return text
-        time.sleep(0.01)
-    raise TimeoutError
+    wait_until(lambda: path.exists() and bool(path.read_text()))
+    return path.read_text()
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agent_requests import ask, bodies, trying
-from chat import sse_data
+from agent_requests import ask, bodies, results, trying
+from chat import MODEL, sse_data
 from commands import descendants, linux, wait_until
 from conftest import ServerFactory
 from demo_upstream import Reply, ToolCall
@@ -73,6 +73,27 @@ def _command(pid: int) -> list[bytes]:
     with suppress(OSError):  # It went meanwhile.
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     return []
+
+
+def test_a_session_whose_client_has_left_is_alone_in_its_directory(serve: ServerFactory, tmp_path: Path) -> None:
+    """What its command still did has ended before the next turn begins, though that is asked for at once."""
+    server = serve(workspaces_dir=tmp_path / "workspaces", claude_allowed_tools=("Bash",), claude_sandbox="off")
+    trying(server)
+    assert ask(server, session_id="one").status_code == 200
+    (files,) = tmp_path.glob("workspaces/*/files")
+    writing = "while true; do echo x >> log; sleep 0.01; done"
+    trying(server, ToolCall("Bash", {"command": writing, "description": "Write"}))
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Go"}], "enable_tools": True, "session_id": "one"}
+    with (
+        httpx.Client(timeout=30) as client,
+        client.stream("POST", f"{server.url}/v1/chat/completions", json={**body, "stream": True}),
+    ):
+        wait_until((files / "log").exists)
+    looking = "wc -c < log; sleep 0.3; wc -c < log"
+    trying(server, ToolCall("Bash", {"command": looking, "description": "Look"}))
+    assert ask(server, session_id="one").status_code == 200
+    before, after = results(server)[0].split("\n")[:2]
+    assert (before.isdigit(), before) == (True, after)
 
 
 def test_turns_of_a_session_come_one_after_the_other(serve: ServerFactory) -> None:

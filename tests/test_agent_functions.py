@@ -128,6 +128,25 @@ def test_results_may_reach_another_process(serve: ServerFactory, place: Path) ->
     assert results(server, 1)[0].startswith("sunny")
 
 
+@needs_reuse
+def test_what_has_acted_isnt_tried_again_when_results_come(serve: ServerFactory, place: Path) -> None:
+    """A process that dies where it goes on is an error: what it has done before must not be done twice."""
+    server = serve(claude_cwd=place, claude_allowed_tools=("Bash",), claude_sandbox="off")
+    server.upstream.reset()
+    bash = {"command": "echo once >> done.txt", "description": "Do"}
+    server.upstream.script(Reply(text="I do.", tool_calls=[ToolCall("Bash", bash)]))
+    server.upstream.script(Reply(text="I ask.", tool_calls=[ToolCall("weather", {"city": "Zürich"}, id="toolu_city")]))
+    dying = {"command": "kill -9 $CLAUDE_PID", "description": "Die"}
+    server.upstream.script(Reply(text="I die.", tool_calls=[ToolCall("Bash", dying)]))
+    message = ask(server, tools=[tool()]).json()["choices"][0]["message"]
+    question = {"role": "user", "content": QUESTION}
+    result = {"role": "tool", "tool_call_id": "toolu_city", "content": "sunny"}
+    answer = ask(server, tools=[tool()], messages=[question, message, result])
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (502, "false")
+    assert (place / "done.txt").read_text() == "once\n"
+    assert len(bodies(server)) == 3
+
+
 def test_functions_arent_strict_beside_them(server: Server) -> None:
     """Claude Code tells Claude of them, and knows nothing of that: so it is named in the header."""
     trying(server)

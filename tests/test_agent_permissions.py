@@ -111,19 +111,33 @@ def test_nothing_outside_is_written(serve: ServerFactory, place: Path, path: str
     assert not Path("/new-by-claude.txt").exists()
 
 
+@pytest.mark.parametrize("path", [".git/config", ".git/hooks/pre-commit", ".claude/settings.json", ".mcp.json"])
+def test_what_steers_claude_code_or_git_isnt_written(serve: ServerFactory, place: Path, path: str) -> None:
+    """Although writing is allowed: Claude Code's own check stands behind ours."""
+    server = serve(claude_cwd=place, claude_allowed_tools=("Write",))
+    trying(server, ToolCall("Write", {"file_path": path, "content": "x"}))
+    assert ask(server).status_code == 200
+    assert "without asking somebody" in results(server)[0]
+    assert not (place / path).exists()
+
+
 def test_every_decision_is_logged_with_its_request(
     serve: ServerFactory, place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What was allowed, what was left to Claude Code's own check, what was denied, and why; without any contents."""
     server = serve(claude_cwd=place, claude_allowed_tools=("Read", "Write"))
     call = {"file_path": "new.txt", "content": "a-text-of-the-clients"}
-    trying(server, [ToolCall("Write", call), ToolCall("Read", {"file_path": "../secret.txt"})], [ToolCall("Bash", {})])
+    reading = [ToolCall("Read", {"file_path": path}) for path in ("harbour.txt", "../secret.txt")]
+    sensitive = ToolCall("Write", {"file_path": ".git/config", "content": "x"})
+    trying(server, [ToolCall("Write", call), *reading, sensitive])
     with caplog.at_level(logging.INFO, logger="permission_hooks"):
         request_id = ask(server).headers["x-request-id"]
     lines = [record.getMessage() for record in caplog.records if record.name == "permission_hooks"]
     assert sorted(lines) == [
-        f"{request_id}: allow 'Write': the operator allows it, in the working directory",
+        *[f"{request_id}: allow 'Write': the operator allows it, in the working directory"] * 2,
         f"{request_id}: deny 'Read': it is outside the working directory",
+        f"{request_id}: deny 'Write': Claude Code's own check doesn't let it pass without asking somebody",
+        f"{request_id}: pass 'Read': it reads in the working directory",
     ]
     assert "a-text-of-the-clients" not in caplog.text
 
@@ -182,7 +196,7 @@ def test_addresses_inside_a_network_arent_fetched(
     )
     trying(server, *(ToolCall("WebFetch", {"url": url, "prompt": "What?"}) for url in urls))
     assert ask(server).status_code == 200
-    for number in range(1, len(urls)):
+    for number in range(1, len(urls) + 1):
         assert "an address inside a network" in results(server, number)[0]
     assert wanted == []
 

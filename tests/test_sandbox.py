@@ -2,15 +2,15 @@
 
 import logging
 import os
-import subprocess
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 import sandbox
 from agent_requests import ask, results, trying
-from commands import Start
+from commands import Start, wait_until
 from conftest import HOME, Server, ServerFactory
 from demo_upstream import ToolCall
 
@@ -46,8 +46,13 @@ def test_commands_write_in_their_directory_alone(server: Server, tmp_path: Path)
 
 def test_commands_see_no_login_and_no_home(server: Server) -> None:
     """Neither in the environment, of whatever process, nor in files; nor what else is the server's own."""
-    (Path(HOME) / "private.txt").write_text("private")
-    told = run(server, "env", "cat /proc/*/environ | tr '\\0' '\\n'", f"cat {HOME}/private.txt; ls -a ~")
+    private = Path(HOME) / "private.txt"
+    private.write_text("private")
+    told = run(
+        server, "env; echo ran", "cat /proc/*/environ | tr '\\0' '\\n'; echo ran", f"cat {private}; ls -a ~; echo ran"
+    )
+    private.unlink()
+    assert all("ran" in each for each in told)
     assert not any("sk-ant-dummy" in each for each in told)
     assert "private" not in told[2].replace("private.txt", "")
 
@@ -81,17 +86,19 @@ def test_commands_share_no_directory(server: Server) -> None:
 def test_commands_have_no_network(server: Server) -> None:
     """Not even to this machine: the server itself is out of reach."""
     port = server.url.rpartition(":")[2]
-    (told,) = run(server, f"exec 3<>/dev/tcp/127.0.0.1/{port} && echo reached")
-    assert "reached" not in told.replace("&& echo reached", "")
+    (told,) = run(server, f"(exec 3<>/dev/tcp/127.0.0.1/{port} && echo reached); echo ran")
+    assert "ran" in told
+    assert "reached" not in told
 
 
 def test_nothing_that_a_command_starts_stays(server: Server, tmp_path: Path) -> None:
     """Not behind its answer, not behind the request: what detaches itself ends with the sandbox."""
-    run(server, "setsid sh -c 'while true; do date +%s%N > alive; sleep 0.05; done' >/dev/null 2>&1 & sleep 0.3")
-    alive = tmp_path / "place" / "alive"
-    before = alive.read_text()
-    subprocess.run(["sleep", "0.3"], check=True)
-    assert alive.read_text() == before
+    detached = "setsid sh -c 'echo begun > begun; exec sleep 4243' >/dev/null 2>&1 &"
+    run(server, f"{detached} while ! test -s begun; do :; done")
+    assert (tmp_path / "place" / "begun").read_text() == "begun\n"
+    wait_until(
+        lambda: not any(process.info["cmdline"] == ["sleep", "4243"] for process in psutil.process_iter(["cmdline"]))
+    )
 
 
 def test_what_a_command_leaves_behind_isnt_run_outside(serve: ServerFactory, tmp_path: Path) -> None:
@@ -109,14 +116,19 @@ def test_what_a_command_leaves_behind_isnt_run_outside(serve: ServerFactory, tmp
 
 
 def test_a_server_without_a_sandbox_warns(
-    serve: ServerFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    serve: ServerFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where commands are allowed, and none can be had: its log says so, and why."""
+    """Where commands are allowed, to all or to a key, and none can be had: its log says so, and why."""
     monkeypatch.setattr("grant_setup.find_fault", lambda _path: "nothing is installed")
     with caplog.at_level(logging.WARNING):
         running = serve(claude_allowed_tools=("Bash",))
         assert httpx.get(f"{running.url}/health").status_code == 200
         assert "Commands of clients (Bash) aren't confined (nothing is installed)" in caplog.text
+        caplog.clear()
+        keys = tmp_path / "keys.toml"
+        keys.write_text(f'[keys.anna]\nhash = "sha256:{"0" * 64}"\ntools = ["Bash"]\n')
+        assert httpx.get(f"{serve(api_keys_file=keys).url}/health").status_code == 200
+        assert "Commands of clients (Bash) aren't confined" in caplog.text
         caplog.clear()
         assert httpx.get(f"{serve().url}/health").status_code == 200
         assert "Bash" not in caplog.text

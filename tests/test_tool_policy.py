@@ -1,5 +1,8 @@
 """The policy on calls of Claude Code's own tools, by itself: a grant, a directory, and what comes of a call."""
 
+import math
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ def decide(directory: Path, name: str, mode: PermissionMode = "default", **argum
         ("Read", {"file_path": "../a.txt"}, "deny"),
         ("Read", {"file_path": "~"}, "deny"),
         ("Read", {"file_path": "~root/a.txt"}, "deny"),
+        ("Read", {"file_path": "~nobody-of-this-name/a.txt"}, "deny"),
+        ("Read", {"file_path": "a" * 5000}, "pass"),
         ("Read", {"file_path": "a\0b"}, "deny"),
         ("Read", {"file_path": 7}, "deny"),
         ("Read", {"file_path": ["a.txt"]}, "deny"),
@@ -57,6 +62,12 @@ def decide(directory: Path, name: str, mode: PermissionMode = "default", **argum
         ("WebFetch", {"url": " https://93.184.216.34/"}, "deny"),
         ("WebFetch", {"url": "http://localhost/"}, "deny"),
         ("WebFetch", {"url": "http://metadata.google.internal/"}, "deny"),
+        ("WebFetch", {"url": "http://nowhere.invalid/"}, "deny"),
+        ("WebFetch", {"url": "http://[64:ff9b::7f00:1]/"}, "deny"),
+        ("WebFetch", {"url": "http://[2002:7f00:1::]/"}, "deny"),
+        ("WebFetch", {"url": "http://[::127.0.0.1]/"}, "deny"),
+        ("WebFetch", {"url": "http://[fec0::1]/"}, "deny"),
+        ("WebFetch", {"url": "http://224.0.0.1/"}, "deny"),
         ("WebFetch", {"url": "http://127.0.0.1/"}, "deny"),
         ("WebFetch", {"url": "http://2130706433/"}, "deny"),
         ("WebFetch", {"url": "http://10.1.2.3/"}, "deny"),
@@ -76,6 +87,24 @@ def test_calls_are_allowed_denied_or_left_to_claude_code(
 ) -> None:
     """Places count by where they lead, addresses by what they are, and what isn't granted is denied."""
     assert decide(tmp_path, name, **arguments) == behavior
+
+
+def test_what_never_ends_isnt_read(tmp_path: Path) -> None:
+    """A pipe waits until somebody writes."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").touch()
+    assert decide(tmp_path, "Read", file_path="pipe") == "deny"
+    assert decide(tmp_path, "Grep", pattern="x", path="pipe") == "deny"
+    assert [decide(tmp_path, "Grep", pattern="x", path=name) for name in ("directory", "file", "none")] == ["pass"] * 3
+
+
+def test_names_that_only_a_proxy_may_know(tmp_path: Path) -> None:
+    """Are its business, but for those of networks."""
+    policy = ToolPolicy(Grant(ALL, fetches_by_proxy=True), tmp_path)
+    urls = ("https://pages.invalid/", "https://printer.local/", "https://127.0.0.1/")
+    found = [policy.decide("WebFetch", {"url": url}).behavior for url in urls]
+    assert found == ["allow", "deny", "deny"]
 
 
 def test_a_directory_behind_a_link_is_the_directory(tmp_path: Path) -> None:
@@ -128,3 +157,16 @@ def test_sizes_are_those_of_files_not_of_what_links_lead_to(tmp_path: Path) -> N
     assert before == 1010
     (tmp_path / "link").symlink_to(tmp_path / "deep" / "a")
     assert before < size_of(tmp_path) < before + 500
+
+
+def test_what_is_closed_counts_as_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can tell how much is in it."""
+
+    def walk(_directory: Path, onerror: Callable[[OSError], None]) -> Iterator[tuple[str, list[str], list[str]]]:
+        onerror(PermissionError())
+        yield str(tmp_path), [], []
+
+    monkeypatch.setattr(os, "walk", walk)
+    assert size_of(tmp_path) == math.inf
+    policy = ToolPolicy(Grant(ALL, most_bytes=1000), tmp_path)
+    assert "closed" in policy.decide("Bash", {"command": "ls"}).reason

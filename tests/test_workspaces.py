@@ -1,5 +1,7 @@
 """Directories of sessions: one's own, kept as long as the session, limited, and seen by no other."""
 
+import errno
+import os
 import time
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import pytest
 
 from agent_requests import ask, results, trying
 from commands import Start
+from config import ConfigurationError, load_settings
 from conftest import Server, ServerFactory
 from demo_upstream import ToolCall
+from grant_setup import check_grants
 from workspaces import Workspaces
 
 LOOK = ToolCall("Glob", {"pattern": "**/*"})
@@ -32,6 +36,11 @@ def root(tmp_path: Path) -> Path:
 def server(serve: ServerFactory, root: Path) -> Server:
     """A server that lets sessions write."""
     return serve(workspaces_dir=root, claude_allowed_tools=ALLOWED)
+
+
+def list_of(directory: Path) -> list[Path]:
+    """What is in a directory."""
+    return [*directory.iterdir()]
 
 
 def notes(root: Path) -> dict[str, str]:
@@ -97,7 +106,7 @@ def test_a_full_directory_takes_no_more(serve: ServerFactory, root: Path) -> Non
 def test_names_of_sessions_are_no_paths(server: Server, root: Path) -> None:
     """However a session is called, its directory is in the operator's, and only there."""
     before = {*root.parent.iterdir()}
-    for session in ("../../escape", "/etc/passwd", "..", "a" * 128, "é\u2028"[:1]):
+    for session in ("../../escape", "/etc/passwd", "..", "a" * 128, "é"):
         trying(server, writing("here"))
         assert ask(server, session_id=session).status_code == 200
     assert {*root.parent.iterdir()} - before <= {root}
@@ -110,6 +119,29 @@ def test_directories_that_cant_be_made_are_no_start(start: Start, tmp_path: Path
     server = start("main.py", "0", "--demo", WORKSPACES_DIR=str(tmp_path / "file"))
     server.read_until("WORKSPACES_DIR .*: File exists")
     assert server.process.wait(30) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"claude_cwd": "", "workspaces_dir": "in"}, "WORKSPACES_DIR lies in CLAUDE_CWD"),
+        ({"claude_cwd": "in", "workspaces_dir": ""}, "CLAUDE_CWD lies in WORKSPACES_DIR"),
+        ({"claude_cwd": "", "api_keys_file": "in/keys.toml"}, "API_KEYS_FILE lies in CLAUDE_CWD"),
+        ({"claude_cwd": "", "mcp_config": "in/mcp.json"}, "MCP_CONFIG lies in CLAUDE_CWD"),
+    ],
+    ids=str,
+)
+def test_what_is_others_doesnt_lie_where_all_may_read(tmp_path: Path, settings: dict[str, str], message: str) -> None:
+    """That is no start; side by side is."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "keys.toml").touch()
+    (tmp_path / "in" / "mcp.json").write_text('{"mcpServers": {}}')
+    paths = {name: tmp_path / path for name, path in settings.items()}
+    with pytest.raises(ConfigurationError, match=message):
+        check_grants(load_settings(_env_file=None, claude_sandbox="off", **paths))
+    beside = {**paths, "claude_cwd": tmp_path / "beside"}
+    beside["claude_cwd"].mkdir()
+    check_grants(load_settings(_env_file=None, claude_sandbox="off", **{**beside, "workspaces_dir": tmp_path / "in"}))
 
 
 def test_without_a_directory_for_them_sessions_work_where_all_do(serve: ServerFactory, tmp_path: Path) -> None:
@@ -147,6 +179,68 @@ async def test_what_no_session_needs_is_swept_away(root: Path) -> None:
     assert sorted(notes(root).values()) == ["alive"]
     assert (root / "the-operators").is_dir()
     assert not nameless.exists()
+
+
+@pytest.mark.asyncio
+async def test_a_session_that_begins_while_others_are_swept_keeps_its_directory(root: Path) -> None:
+    """Also where it was thought to be over a moment before."""
+    now = time.time()
+    workspaces = Workspaces(root, keep_seconds=60, clock=lambda: now)
+    await workspaces.open("anna", "one", is_new=True)
+    now += 61
+
+    async def begins_anew(owner: str, session_id: str) -> bool:
+        directory = await workspaces.open(owner, session_id, is_new=True)
+        os.utime(directory.parent / "session.json", (now, now))
+        return False
+
+    await workspaces.sweep(begins_anew)
+    (kept,) = list_of(root)
+    assert sorted(path.name for path in list_of(kept)) == ["files", "session.json"]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("label", ["5", "[]", '["anna"]', "{"])
+async def test_a_label_that_says_nothing_is_nobodys(root: Path, label: str) -> None:
+    """What it stands in is swept away."""
+    now = time.time()
+    workspaces = Workspaces(root, keep_seconds=60, clock=lambda: now)
+    label_file = (await workspaces.open("anna", "one", is_new=True)).parent / "session.json"
+    await anyio.Path(label_file).write_text(label)
+    now += 61
+
+    async def lives(_owner: str, _session_id: str) -> bool:
+        raise AssertionError
+
+    await workspaces.sweep(lives)
+    assert list_of(root) == []
+
+
+@pytest.mark.asyncio
+async def test_what_cant_be_removed_is_no_sessions(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next session of the name begins empty all the same, and a later sweep tries again."""
+    now = time.time()
+    workspaces = Workspaces(root, keep_seconds=60, clock=lambda: now)
+    (await workspaces.open("anna", "one", is_new=True) / "note.txt").write_text("old")
+
+    def fail(_place: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", fail)
+        directory = await workspaces.open("anna", "one", is_new=True)
+    assert list_of(directory) == []
+    assert "Device or resource busy" in caplog.text
+    assert len(list_of(root)) == 2
+    now += 61
+
+    async def lives(_owner: str, _session_id: str) -> bool:
+        return True
+
+    await workspaces.sweep(lives)
+    assert list_of(root) == [directory.parent]
 
 
 def test_closed_directories_and_links_are_removed_as_well(root: Path, tmp_path: Path) -> None:
