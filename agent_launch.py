@@ -12,19 +12,20 @@ from sandbox import sandbox_settings
 # What its own check doesn't pass it asks us for, where it is denied and logged.
 AGENT_FLAGS = ("--permission-mode", "default", "--permission-prompt-tool", "stdio")
 
+MCP_TIMEOUT_SECONDS = 10
+
 _ENVIRONMENT: Mapping[str, str] = {
     # It would tell one client what it was told by another.
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
     # A command that goes on behind an answer belongs to nobody.
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
     # An operator's MCP server that doesn't start in this time is reported, and done without.
-    "MCP_TIMEOUT": "10000",
+    "MCP_TIMEOUT": str(MCP_TIMEOUT_SECONDS * 1000),
     # Claude Code asks npm where its packages are, which leaves a log in the home each time.
     "npm_config_logs_max": "0",
 }
 # For Claude Code, and for what it runs: by itself it has one directory for all processes of a user.
 _TEMPORARY = ("CLAUDE_CODE_TMPDIR", "CLAUDE_TMPDIR", "TMPDIR")
-_PRIVATE = 0o600
 
 
 def for_agent(agent: AgentLaunch, directory: Path, scratch: Path) -> tuple[Sequence[str], Mapping[str, str]]:
@@ -34,9 +35,8 @@ def for_agent(agent: AgentLaunch, directory: Path, scratch: Path) -> tuple[Seque
     settings = _settings(agent, directory, temporary)
     flags = [*AGENT_FLAGS, "--tools", ",".join(agent.tools), "--settings", json.dumps(settings), *_limits(agent)]
     if agent.mcp_servers:
-        # A command line can be read by everyone on this machine.
+        # A command line can be read by everyone on this machine; this directory can't.
         config = scratch / "mcp.json"
-        config.touch(mode=_PRIVATE)
         config.write_text(agent.mcp_servers, encoding="utf-8")
         flags += ["--mcp-config", str(config)]
     if agent.may_bypass:
@@ -59,4 +59,6 @@ def _settings(agent: AgentLaunch, directory: Path, temporary: Path) -> Mapping[s
         # Claude Code would ask claude.ai about every address; which ones may be fetched tool_policy.py says.
         "skipWebFetchPreflight": True,
     }
-    return {**settings, "sandbox": sandbox_settings(agent, directory, temporary)} if agent.is_sandboxed else settings
+    if agent.confinement:
+        settings["sandbox"] = sandbox_settings(agent.confinement, directory, temporary)
+    return settings

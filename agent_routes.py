@@ -94,7 +94,7 @@ def _config(services: Services, caller: Caller, session: SessionInfo | None) -> 
 async def tool_stats(services: ServicesDependency, caller: CallerDependency) -> ToolStatsReport:
     """Count the key's calls of tools since this server began."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for (name, outcome), count in services.grants.used.get(caller.owner, Counter[tuple[str, str]]()).items():
+    for (name, outcome), count in services.chat.tool_usage.of(caller.owner).items():
         counts[name][outcome] += count
     stats = {
         name: ToolStats(calls=each.total(), succeeded=each["result"], failed=each["error"], denied=each["denied"])

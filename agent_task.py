@@ -23,6 +23,14 @@ ALL_TOOLS = Narrowing()
 
 
 @dataclass(frozen=True)
+class Confinement:
+    """What commands must not read in a sandbox: files and directories, and variables."""
+
+    hidden: tuple[Path, ...]
+    variables: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class AgentLaunch:
     """What a process with tools of its own can't change after its start."""
 
@@ -37,11 +45,8 @@ class AgentLaunch:
     max_turns: int | None = None
     max_budget_usd: float | None = None
     may_bypass: bool = False
-    hidden: tuple[Path, ...] = ()
-    """Directories that commands must not read; one without a sandbox reads what the server may."""
-    hidden_variables: tuple[str, ...] = ()
-    """Variables that commands must not see."""
-    is_sandboxed: bool = False
+    confinement: Confinement | None = None
+    """Of commands; None: they may do what the server's user may."""
     keeps_spares: bool = True
     """Whether others will want the like of it."""
 

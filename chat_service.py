@@ -33,6 +33,7 @@ from request_options import AgentOptions, RequestOptions
 from session_manager import OpenSession, SessionManager
 from side_by_side import side_by_side
 from tool_grants import ToolGrants
+from tool_usage import ToolUsage
 from turns import (
     LaunchProfile,
     Memory,
@@ -81,6 +82,7 @@ class ChatService:
     sessions: SessionManager
     quotas: Quotas
     grants: ToolGrants
+    tool_usage: ToolUsage
     login: Login
     rules: Rules
     timeout: float
@@ -107,8 +109,8 @@ class ChatService:
         adjusted = find_adjustments(body, circumstances)
         if adjusted and self.rules.is_strict:
             raise adjusted[0].refusal
-        aim = _Aim(body, circumstances, caller, options.agent, request_id)
-        events = self._events(aim, turns)
+        asked = _ChatRequest(body, circumstances, caller, options.agent, request_id)
+        events = self._events(asked, turns)
         first, started = await anext(events)
         assert isinstance(started, TurnStarted)  # noqa: S101 - for the type checker: every turn's first event
         turn = turns[first]
@@ -116,18 +118,18 @@ class ChatService:
             adjusted = (*adjusted, lost)
         return Completion(started, first, events, turn.origin, turn.overhead_seconds, adjusted)
 
-    async def _events(self, aim: "_Aim", turns: Sequence["_Turn"]) -> AsyncGenerator[ChoiceEvent, None]:
+    async def _events(self, asked: "_ChatRequest", turns: Sequence["_Turn"]) -> AsyncGenerator[ChoiceEvent, None]:
         """Yield the events of turns that answer the same; before the last one session and account have them.
 
         No cancel scope is open across a yield: the consumer may move to another task.
         """
         last: ChoiceEvent | None = None
-        clock, caller = turns[0].clock, aim.caller
+        clock, caller = turns[0].clock, asked.caller
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.quotas.request(caller))
-            session = await self._session(stack, aim.body.session_id, caller, clock)
+            session = await self._session(stack, asked.body.session_id, caller, clock)
             with clock.limit():
-                profile, request = await self._turn_request(aim, session)
+                profile, request = await self._turn_request(asked, session)
             answers = [self._answered(request, profile, caller.owner, turn) for turn in turns]
             events = await stack.enter_async_context(aclosing(side_by_side(answers)))
             async for index, event in events:
@@ -190,7 +192,7 @@ class ChatService:
         async with aclosing(turn.events(lease, request.prompt)) as events:
             async for event in events:
                 if isinstance(event, OwnToolEnded):
-                    self.grants.note(owner, event)
+                    self.tool_usage.note(owner, event)
                 if turn.is_streamed:
                     turn.has_left = True
                     yield event
@@ -215,10 +217,12 @@ class ChatService:
             usual_thinking_tokens=self.usual_thinking_tokens,
         )
 
-    async def _turn_request(self, aim: "_Aim", session: OpenSession | None) -> tuple[LaunchProfile, TurnRequest]:
+    async def _turn_request(
+        self, asked: "_ChatRequest", session: OpenSession | None
+    ) -> tuple[LaunchProfile, TurnRequest]:
         """Return what Claude is to be asked, and the profile of the process that can."""
-        body = aim.body
-        binding = to_binding(body, aim.circumstances)
+        body = asked.body
+        binding = to_binding(body, asked.circumstances)
         request = to_turn_request(binding, body.messages, session.memory if session else Memory())
         if session:
             session.check_room_for(request)
@@ -226,13 +230,13 @@ class ChatService:
             return self.grants.profile, request
         info = session.info if session else None
         profile, task = await self.grants.begin(
-            aim.caller, aim.options, info, aim.request_id, tells_steps=bool(body.stream)
+            asked.caller, asked.options, info, asked.request_id, tells_steps=bool(body.stream)
         )
         return profile, replace(request, agent=task)
 
 
 @dataclass(frozen=True)
-class _Aim:
+class _ChatRequest:
     """What a request wants, and for whom."""
 
     body: ChatCompletionRequest

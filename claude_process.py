@@ -31,10 +31,10 @@ from cli_launch import Started
 from conversation import Conversation, Digest, digests
 from errors import ApiError, ClaudeCodeError
 from permission_hooks import PermissionHooks
+from process_books import Costs, DiskWatch
 from sdk_transport import ChannelTransport
 from tool_bridge import results_in
 from tool_calls import OwnToolCalls
-from tool_policy import size_of
 from turn_events import events_of
 from turn_state import TurnState
 from turns import (
@@ -73,8 +73,9 @@ class ClaudeProcess:
         """Use `launch`."""
         self._channel, self._profile = CliChannel(started, has_children=profile.agent is not None), profile
         self._transport = ChannelTransport(self._channel)
-        self._directories, self._permissions = started.written, PermissionHooks(started.directory)
-        self._size_before = 0.0
+        self._permissions = PermissionHooks(started.directory)
+        self.disk = DiskWatch(started.written)
+        self.costs = Costs()
         options = ClaudeAgentOptions(verbatim_prompts=True, **(self._permissions.options if profile.agent else {}))
         self._client = ClaudeSDKClient(options, transport=self._transport)
         self.binding: Binding | None = None
@@ -82,7 +83,6 @@ class ClaudeProcess:
         self.turns = 0
         self.has_lost_thoughts = False
         """Whether the turn that is prepared has to do without thinking, as what was thought before is lost."""
-        self._cost_usd = self._told_usd = 0.0
         self._unsettled: _UnsettledTurn | None = None
         self._awaited: frozenset[str] = frozenset()
         self._barred: Answer | None = None
@@ -128,21 +128,8 @@ class ClaudeProcess:
         """Whether the last turn has called functions and goes on when their results come."""
         return bool(self._awaited)
 
-    def has_outgrown(self) -> bool:
-        """Whether a command has written far more than it may; it waits for the disk.
-
-        A call that would do so is denied, but what a command does is only seen afterwards.
-        """
-        grant = self._agent.grant if self._agent else None
-        most = grant.most_bytes if grant and "Bash" in grant.tools else None
-        # It may have begun with more, and as much again is what a call may add that was allowed.
-        return most is not None and self._size() > max(most, self._size_before) + most
-
-    def _size(self) -> float:
-        return sum(map(size_of, self._directories))
-
     def stop_outgrown(self) -> None:
-        """End the process for that."""
+        """End the process because its commands have written too much."""
         self._channel.kill("A command has written more than this server allows, or closed it, and was stopped.")
 
     def kill(self) -> None:
@@ -300,11 +287,6 @@ class ClaudeProcess:
             self._channel.kill()  # Or it might ask the model yet.
             raise ClaudeCodeError("The Claude Code process doesn't take up its turn.") from error
 
-    def take_untold_cost(self) -> float:
-        """Return what was spent, in dollars, and no TurnEnded told: by turns that failed or were left. Once."""
-        untold, self._told_usd = self._cost_usd - self._told_usd, self._cost_usd
-        return untold
-
     async def settle(self) -> None:
         """Undo the last turn where it didn't end well: stop it if it still runs or waits, and take its prompt back."""
         if self._unsettled is None:
@@ -313,7 +295,7 @@ class ClaudeProcess:
         if self._unsettled.running:
             # Not waiting for the answer: it stands behind what the turn has written, which somebody has to read first.
             await self._channel.send("interrupt")
-            self._cost_of((await self._next_result()).total_cost_usd)
+            self.costs.of_turn((await self._next_result()).total_cost_usd)
             self._channel.bridge.forget()
         _check_rewound(await self._channel.controls(rewind_to(self._unsettled.prompt_uuid)))
         self.conversation.forget(self._unsettled.place)
@@ -346,7 +328,7 @@ class ClaudeProcess:
         """Keep the process's books at the end of a turn."""
         assert self._unsettled is not None  # noqa: S101 - for the type checker: a turn is under way
         self._unsettled.running = False
-        state.cost_usd = self._cost_of(result.total_cost_usd)
+        state.cost_usd = self.costs.of_turn(result.total_cost_usd)
         if not result.is_error and state.is_kept:
             self._keep(state, prompt)
             self._unsettled = None
@@ -361,7 +343,7 @@ class ClaudeProcess:
             event = replace(event, cost_usd=await self._cost_until_now())
             self._keep(state, prompt)
             self._awaited = frozenset(call.id for call in state.calls)
-        self._told_usd += event.cost_usd or 0.0
+        self.costs.tell(event.cost_usd)
         return event
 
     async def _cut_off(self, messages: AsyncGenerator[SdkMessage, None]) -> float | None:
@@ -376,7 +358,7 @@ class ClaudeProcess:
             with anyio.fail_after(_CUT_OFF_SECONDS):
                 async for message in messages:
                     if isinstance(message, ResultMessage):
-                        return self._cost_of(message.total_cost_usd)
+                        return self.costs.of_turn(message.total_cost_usd)
         except (TimeoutError, ClaudeCodeError) as error:
             logger.warning("Claude Code process %d doesn't tell its cost: %r", self.pid, error)
         finally:
@@ -389,7 +371,7 @@ class ClaudeProcess:
             return None  # A subscription's login would be asked for its limits besides, which takes a request.
         try:
             told = await self._channel.control("get_usage", skip_behaviors=True)
-            return self._cost_of(told["session"]["total_cost_usd"])
+            return self.costs.of_turn(told["session"]["total_cost_usd"])
         except (ClaudeCodeError, LookupError) as error:
             logger.warning("Claude Code process %d doesn't tell its cost: %r", self.pid, error)
             return None
@@ -399,18 +381,10 @@ class ClaudeProcess:
         self.conversation.append(prompt, self._unsettled.prompt_uuid)
         self.conversation.append(state.answer, "")
 
-    def _cost_of(self, total_usd: float | None) -> float | None:
-        """Return what a turn cost: Claude Code tells what the process cost so far."""
-        if total_usd is None:
-            return None
-        before, self._cost_usd = self._cost_usd, total_usd
-        return total_usd - before
-
     async def _serve(self, task: AgentTask, binding: Binding) -> None:
         """Let the turn have what it is granted."""
         self._agent = task
-        if task.grant.most_bytes is not None:
-            self._size_before = await anyio.to_thread.run_sync(self._size)
+        await anyio.to_thread.run_sync(self.disk.begin, task.grant)
         answering = {OUTPUT_TOOL} if binding.own_schema else set[str]()
         self._permissions.serve(task, frozenset(tool.name for tool in binding.tools) | answering)
         await self._channel.control("set_permission_mode", mode=task.grant.mode)

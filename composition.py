@@ -37,6 +37,7 @@ from redis_stores import RENEW_SECONDS, RedisConnection, RedisSessionStore, Redi
 from services import Services
 from session_manager import SWEEP_SECONDS, SessionLimits, SessionManager
 from stores import Connection, SessionStore, UsageStore
+from tool_usage import ToolUsage
 from turns import LaunchProfile
 from workspaces import Workspaces
 
@@ -80,7 +81,7 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         catalog = ModelCatalog(inspect, settings.model_aliases, created=int(time.time()))
         rules = Rules(settings.strict_parameters, settings.max_n, login=login.method)
         times = settings.timeout_seconds, settings.max_thinking_tokens
-        chat = ChatService(pool, catalog, sessions, quotas, grants, login, rules, *times)
+        chat = ChatService(pool, catalog, sessions, quotas, grants, ToolUsage(), login, rules, *times)
         yield Services(
             settings=settings,
             keys=keys,

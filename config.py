@@ -25,11 +25,11 @@ from setting_types import (
     CustomHeaders,
     NameMap,
     Networks,
-    OwnTools,
     RedisUrl,
     Seconds,
     Secret,
     SecretList,
+    ToolNames,
 )
 from tool_catalog import READING_TOOLS
 
@@ -163,7 +163,7 @@ class Settings(BaseSettings):
         description="`auto`: processes are used again if Claude Code passes a trial at start, on a stand-in. "
         "`on`: without a trial. `off`: a process for every turn.",
     )
-    claude_allowed_tools: OwnTools = Field(
+    claude_allowed_tools: ToolNames = Field(
         default=READING_TOOLS,
         description="Claude Code's own tools that requests with `enable_tools` may use, with commas: `Read`, `Glob` "
         "and `Grep` read, `Edit`, `Write` and `NotebookEdit` write, `Bash` runs commands, `WebFetch` and `WebSearch` "
@@ -177,12 +177,13 @@ class Settings(BaseSettings):
     workspaces_dir: Path | None = Field(
         default=None,
         description="Directory in which each session with such tools gets a directory of its own, kept as long as the "
-        "session. None: `CLAUDE_CWD`, or else a temporary one.",
+        "session; shared only by servers with the same `REDIS_URL`. None: `CLAUDE_CWD`, or else a temporary one.",
     )
     workspace_max_mb: int = Field(
         default=100,
         gt=0,
-        description="Size (MB) of a session's or a request's own directory beyond which nothing writes to it.",
+        description="Size (MB) that a session's or a request's own directory may have: calls that would make it larger "
+        "are denied, commands that do so are stopped.",
     )
     claude_max_turns: int = Field(
         default=50,

@@ -61,7 +61,7 @@ class EndingProcesses:
     async def _book_the_rest(self, process: ClaudeProcess, owner: str) -> None:
         if process.waits_for_results and process.alive:
             await is_settled(process)  # A turn that waits tells its cost at its end.
-        if cost := process.take_untold_cost():
+        if cost := process.costs.take_untold():
             await self._on_untold_cost(owner, cost)
 
 

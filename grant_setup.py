@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from agent_task import Confinement
 from auth import claude_config_directory, find_login, secret_variables
 from callers import KeyLimits
 from config import ENV_FILE, ConfigurationError, Settings
@@ -57,9 +58,7 @@ def open_grants(
         empty_directories=_made(directory / "workspaces"),
         scratch=_made(directory / "scratch"),
         fetches_by_proxy=any(settings.environment.get(name) for name in _PROXIES),
-        is_sandboxed=fault is None,
-        hidden=tuple(sorted({*_hidden(settings, directory)})),
-        hidden_variables=secret_variables(settings, find_login(settings)),
+        confinement=None if fault else _confinement(settings, directory),
     )
     return ToolGrants(rules, profile, _workspaces(settings, directory))
 
@@ -89,6 +88,11 @@ def _fault_of_sandbox(settings: Settings) -> str | None:
 def _is_root() -> bool:
     # Windows has no such user.
     return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def _confinement(settings: Settings, directory: Path) -> Confinement:
+    hidden = tuple(sorted({*_hidden(settings, directory)}))
+    return Confinement(hidden, secret_variables(settings, find_login(settings)))
 
 
 def _hidden(settings: Settings, directory: Path) -> Iterator[Path]:

@@ -138,7 +138,7 @@ def __getattr__(name: str) -> FastAPI:
         try:
             settings = load_settings()
             find_cli(settings.claude_cli_path)
-            _check(settings)
+            _check_settings(settings)
         except ConfigurationError as error:
             sys.exit(f"claude-wrapper can't start. {error}")
         _start_logging(settings)
@@ -173,7 +173,7 @@ def bind(host: str, port: int) -> socket.socket:
     raise ConfigurationError(f"No free port from {port} to {last} on {host}.")
 
 
-def _check(settings: Settings) -> None:
+def _check_settings(settings: Settings) -> None:
     """Raise ConfigurationError for what the lifespan would stumble over, with a traceback."""
     KeyRing(settings)
     check_grants(settings)
@@ -271,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(**_parsed(given))
         _start_logging(settings, "%(asctime)s %(levelname)s %(name)s: %(message)s")
         check_cli(find_cli(settings.claude_cli_path), settings.environment.get("PATH", ""))
-        _check(settings)
+        _check_settings(settings)
         new_key = _offered_key(settings)
         listener = bind(settings.host, settings.port)
     except (ConfigurationError, OSError) as error:

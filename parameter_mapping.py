@@ -91,11 +91,10 @@ def to_binding(body: ChatCompletionRequest, circumstances: Circumstances) -> Bin
 
 def _beside_own_tools(binding: Binding) -> Binding:
     """Return what a binding is where Claude Code has tools of its own, which are called before the answer."""
-    may_not_call = binding.tool_choice is not None and binding.tool_choice.type == "none"
-    if may_not_call:
+    if binding.forbids_calls:
         binding = replace(binding, tools=(), tool_choice=None)
     # What is written between calls has no form: Claude Code itself holds the answer to it.
-    form = binding.output_format and replace(binding.output_format, held_by="claude_code")
+    form = binding.output_format and binding.output_format.held_by_claude_code()
     return replace(binding, has_own_tools=True, output_format=form)
 
 

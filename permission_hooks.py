@@ -1,7 +1,7 @@
 """Claude Code asks whether a call of one of its tools is made, and is told: the SDK's hook and permission callback.
 
 The hook is asked before every call. What it leaves to Claude Code's own check, and that doesn't pass, comes to the
-callback, which says no: so of both fences each holds alone, and whatever goes wrong here ends in a no.
+callback, which says no: so for reading each of both fences holds alone. Whatever goes wrong here ends in a no.
 """
 
 import logging

@@ -283,7 +283,7 @@ class ProcessPool:
 
     def _return(self, lease: Lease) -> None:
         """Park a process, or end it where it is of no more use, and give its place back."""
-        if cost := lease.process.take_untold_cost():
+        if cost := lease.process.costs.take_untold():
             self._tasks.start_soon(self._on_untold_cost, lease.owner, cost)
         if self._is_reusable(lease):
             self._parked.append(_Parked(lease, self._clock()))
@@ -338,7 +338,7 @@ class ProcessPool:
 
     async def _stop_outgrown(self) -> None:
         for process in [*self._processes]:
-            if process.has_tools and await anyio.to_thread.run_sync(process.has_outgrown):
+            if process.has_tools and await anyio.to_thread.run_sync(process.disk.has_outgrown):
                 logger.warning("The tools of process %d have filled their directory", process.pid)
                 process.stop_outgrown()
 

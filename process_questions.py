@@ -5,11 +5,13 @@ from typing import Any
 
 import anyio
 
+from agent_launch import MCP_TIMEOUT_SECONDS
 from claude_process import ClaudeProcess
 from inspections import Account, ClaudeModel, Inspection, McpServer
 from turns import Binding
 
-_MCP_TIMEOUT_SECONDS = 12
+# Somewhat longer than Claude Code itself waits.
+_PATIENCE_SECONDS = MCP_TIMEOUT_SECONDS + 2
 _MCP_INTERVAL_SECONDS = 0.1
 _NOTHING = Binding("", None)
 _WITH_TOOLS = Binding("", None, has_own_tools=True)
@@ -30,7 +32,7 @@ async def mcp_servers(process: ClaudeProcess) -> tuple[McpServer, ...]:
     """Ask for the MCP servers, when each has started or failed to. Raises ClaudeCodeError."""
     await process.initialize(_WITH_TOOLS)
     rows = await _mcp_status(process)
-    with anyio.move_on_after(_MCP_TIMEOUT_SECONDS):
+    with anyio.move_on_after(_PATIENCE_SECONDS):
         while any(row["status"] == "pending" for row in rows):
             await anyio.sleep(_MCP_INTERVAL_SECONDS)  # Nothing tells when.
             rows = await _mcp_status(process)

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from answer_models import Sent
+from tool_catalog import Category
 from turns import Origin
 
 
@@ -203,7 +204,7 @@ class ToolDescription(Sent):
 
     name: str
     description: str
-    category: Literal["read", "write", "run", "web"]
+    category: Category
     safe: bool
     allowed: bool
 

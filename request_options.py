@@ -1,6 +1,5 @@
 """What a request for a completion says in headers of our own, beside its body."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +20,13 @@ DISALLOWED_HEADER = "X-Claude-Disallowed-Tools"
 MODE_HEADER = "X-Claude-Permission-Mode"
 SERVERS_HEADER = "X-Claude-MCP-Servers"
 _OF_OWN_TOOLS = (
-    *(EVENTS_HEADER, TURNS_HEADER, BUDGET_HEADER, ALLOWED_HEADER, DISALLOWED_HEADER, MODE_HEADER, SERVERS_HEADER),
+    EVENTS_HEADER,
+    TURNS_HEADER,
+    BUDGET_HEADER,
+    ALLOWED_HEADER,
+    DISALLOWED_HEADER,
+    MODE_HEADER,
+    SERVERS_HEADER,
 )
 
 _NUMBER = re.compile(r"[0-9]{1,7}")
@@ -122,7 +127,7 @@ def _count(value: str) -> int:
 
 
 def _dollars(value: str) -> float:
-    if not _DOLLARS.fullmatch(value) or math.isclose(float(value), 0, abs_tol=1e-12):
+    if not _DOLLARS.fullmatch(value) or float(value) <= 0:
         raise ValueError("it is a number of dollars, more than 0, like 0.25")
     return float(value)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent_task import AgentLaunch
+from agent_task import Confinement
 
 _PROBE = ("bwrap", "--ro-bind", "/", "/", "--unshare-all", "--proc", "/proc", "true")
 
@@ -35,7 +35,7 @@ def find_fault(search_path: str) -> str | None:
     return None
 
 
-def sandbox_settings(agent: AgentLaunch, directory: Path, temporary: Path) -> Mapping[str, Any]:
+def sandbox_settings(confinement: Confinement, directory: Path, temporary: Path) -> Mapping[str, Any]:
     """Return the settings that confine commands to `directory`, and to `temporary` for what is temporary."""
     return {
         "enabled": True,
@@ -43,6 +43,9 @@ def sandbox_settings(agent: AgentLaunch, directory: Path, temporary: Path) -> Ma
         # Whether a command is run is tool_policy.py's to say.
         "autoAllowBashIfSandboxed": False,
         "allowUnsandboxedCommands": False,
-        "credentials": {"envVars": [{"name": name, "mode": "deny"} for name in agent.hidden_variables]},
-        "filesystem": {"denyRead": [str(path) for path in agent.hidden], "allowRead": [str(directory), str(temporary)]},
+        "credentials": {"envVars": [{"name": name, "mode": "deny"} for name in confinement.variables]},
+        "filesystem": {
+            "denyRead": [str(path) for path in confinement.hidden],
+            "allowRead": [str(directory), str(temporary)],
+        },
     }

@@ -110,5 +110,5 @@ SecretList = Annotated[tuple[Secret, ...], NoDecode, BeforeValidator(_at_least_o
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
 Seconds = Annotated[float, Field(allow_inf_nan=False, le=10 * 365 * 24 * 3600)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-OwnTools = Annotated[CommaSeparated, AfterValidator(_own_tools)]
+ToolNames = Annotated[CommaSeparated, AfterValidator(_own_tools)]
 Networks = Annotated[CommaSeparated, AfterValidator(_networks)]

@@ -64,4 +64,4 @@ def tools_of(server: str) -> str:
 def is_covered(name: str, granted: Iterable[str]) -> bool:
     """Whether a name, or the server's that it belongs to, is among those granted."""
     server = server_of(name)
-    return name in (granted := {*granted}) or (server is not None and tools_of(server) in granted)
+    return not {*granted}.isdisjoint({name} if server is None else {name, tools_of(server)})

@@ -4,22 +4,20 @@ The operator's word is CLAUDE_ALLOWED_TOOLS and MCP_CONFIG for all keys that may
 session and a request's headers only take away from it.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent_task import ALL_TOOLS, AgentLaunch, AgentTask, Grant, Narrowing
+from agent_task import ALL_TOOLS, AgentLaunch, AgentTask, Confinement, Grant, Narrowing
 from callers import Caller, KeyLimits
 from errors import InvalidRequestError, PermissionDeniedError
 from mcp_config import McpServers
 from request_options import AgentOptions
 from stores import SessionInfo
 from tool_catalog import OWN_TOOLS, is_covered, server_of, tools_of
-from turns import LaunchProfile, OwnToolEnded
+from turns import LaunchProfile
 from workspaces import Workspaces
 
-_MOST_COUNTS = 1000
 _MOST_DENIED = 1000
 _NOT_ALLOWED = "tool_not_allowed"
 
@@ -43,22 +41,18 @@ class GrantRules:
     scratch: Path
     """For files that only one process is to find."""
     fetches_by_proxy: bool
-    is_sandboxed: bool
-    hidden: tuple[Path, ...]
-    hidden_variables: tuple[str, ...]
+    confinement: Confinement | None
 
 
 @dataclass(frozen=True)
 class ToolGrants:
-    """Grants the tools, and counts how they are used."""
+    """Grants the tools."""
 
     rules: GrantRules
     profile: LaunchProfile
     """Of processes without tools."""
     workspaces: Workspaces | None
     """Of sessions; None: these work where all do."""
-    used: defaultdict[str, Counter[tuple[str, str]]] = field(default_factory=lambda: defaultdict(Counter))
-    """How often a caller's calls of a tool had an outcome."""
 
     def granted(self, limits: KeyLimits) -> frozenset[str]:
         """Return the names of all tools that a key may use."""
@@ -75,7 +69,7 @@ class ToolGrants:
     def check(self, limits: KeyLimits, options: AgentOptions) -> None:
         """Raise PermissionDeniedError for what a key may not use, InvalidRequestError for what doesn't exist."""
         if not self.granted(limits):
-            raise PermissionDeniedError("This API key may not use Claude Code's tools. Leave out 'enable_tools'.")
+            raise PermissionDeniedError("This API key may not use Claude Code's tools.")
         for server in options.servers or ():
             if server not in self.servers(limits):
                 self._refuse(tools_of(server), f"the MCP server '{server}'")
@@ -163,9 +157,7 @@ class ToolGrants:
             max_turns=min(options.max_turns or self.rules.max_turns, self.rules.max_turns),
             max_budget_usd=min(budgets, default=None),
             may_bypass=grant.mode == "bypassPermissions",
-            hidden=self.rules.hidden,
-            hidden_variables=self.rules.hidden_variables,
-            is_sandboxed=self.rules.is_sandboxed,
+            confinement=self.rules.confinement,
         )
 
     def profile_of_servers(self, names: Iterable[str]) -> LaunchProfile:
@@ -173,12 +165,6 @@ class ToolGrants:
         servers = self.rules.servers.written(names)
         launch = AgentLaunch((), self.rules.scratch, has_own_workspace=True, mcp_servers=servers, keeps_spares=False)
         return replace(self.profile, bare=False, working_directory=self.rules.empty_directories, agent=launch)
-
-    def note(self, owner: str, event: OwnToolEnded) -> None:
-        """Count a call; not under ever more names, which are the model's to make up."""
-        counts, key = self.used[owner], (event.name, event.outcome)
-        if key in counts or len(counts) < _MOST_COUNTS:
-            counts[key] += 1
 
 
 def _with_servers(options: AgentOptions) -> Narrowing:

@@ -151,6 +151,10 @@ class OutputFormat:
     schema: str
     held_by: Literal["api", "claude_code"] = "api"
 
+    def held_by_claude_code(self) -> "OutputFormat":
+        """Return the same, for Claude Code to hold."""
+        return replace(self, held_by="claude_code")
+
 
 @dataclass(frozen=True)
 class Tool:
@@ -190,6 +194,11 @@ class Binding:
     """Whether Claude Code has tools of its own beside the client's, and its own system prompt before the client's."""
 
     @property
+    def forbids_calls(self) -> bool:
+        """Whether no function may be called."""
+        return self.tool_choice is not None and self.tool_choice.type == "none"
+
+    @property
     def own_schema(self) -> str | None:
         """The schema that Claude Code has to hold the answer to."""
         return self.output_format.schema if self.output_format and self.output_format.held_by == "claude_code" else None
@@ -202,9 +211,8 @@ class Binding:
     def held_by_claude_code(self) -> "Binding":
         """Return the same, with Claude Code to hold the answer to its form: by a tool, with which to answer."""
         assert self.output_format is not None  # noqa: S101 - for the type checker: there is a form
-        held = replace(self, output_format=replace(self.output_format, held_by="claude_code"))
-        may_not_call = self.tool_choice is not None and self.tool_choice.type == "none"
-        if self.tools and not may_not_call:
+        held = replace(self, output_format=self.output_format.held_by_claude_code())
+        if self.tools and not self.forbids_calls:
             return held
         # Without functions that may be called there is its tool alone, to be called once.
         return replace(held, tools=(), tool_choice=ToolChoice("auto", disable_parallel_tool_use=True))

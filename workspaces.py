@@ -33,7 +33,7 @@ class Workspaces:
 
     def __init__(self, root: Path, keep_seconds: float, clock: Callable[[], float] = time.time) -> None:
         """Keep them in `root`; one without a session stays for `keep_seconds`, as its first turn may be under way."""
-        self.root, self._keep_seconds, self._clock = root, keep_seconds, clock
+        self._root, self._keep_seconds, self._clock = root, keep_seconds, clock
 
     async def open(self, owner: str, session_id: str, *, is_new: bool) -> Path:
         """Return the directory of a session, whose turn it is; of one that begins it is empty."""
@@ -52,7 +52,7 @@ class Workspaces:
 
     def _place(self, owner: str, session_id: str) -> Path:
         digest = blake2b(f"{owner}\0{session_id}".encode(errors="surrogatepass"), digest_size=16)
-        return self.root / digest.hexdigest()
+        return self._root / digest.hexdigest()
 
     def _open(self, owner: str, session_id: str, is_new: bool) -> Path:  # noqa: FBT001 - threads take no names
         place = self._place(owner, session_id)
@@ -65,7 +65,7 @@ class Workspaces:
 
     def _unused(self) -> list[Path]:
         """Return the directories that no turn has begun in for as long as one may take, and what is left of others."""
-        places = [*self.root.iterdir()] if self.root.is_dir() else []
+        places = [*self._root.iterdir()] if self._root.is_dir() else []
         return [place for place in places if _OURS.fullmatch(place.name) and self._is_unused(place)]
 
     def _is_unused(self, place: Path) -> bool:

@@ -176,6 +176,15 @@ def serve(upstream: DemoUpstream, api_key_environment: Mapping[str, str]) -> Ite
         yield start
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A directory for Claude Code's own tools to work in."""
+    directory = tmp_path / "place"
+    directory.mkdir()
+    (directory / "harbour.txt").write_text("The ferry leaves at noon.")
+    return directory
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """One real Redis for the whole session. A test that stops it may leave it so."""

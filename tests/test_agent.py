@@ -26,15 +26,6 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory to work in."""
-    directory = tmp_path / "place"
-    directory.mkdir()
-    (directory / "harbour.txt").write_text("The ferry leaves at noon.")
-    return directory
-
-
-@pytest.fixture
 def server(serve: ServerFactory, place: Path) -> Server:
     """A server whose operator lets Claude read in that directory."""
     return serve(claude_cwd=place)

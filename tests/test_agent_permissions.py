@@ -19,17 +19,14 @@ EVERYTHING = ("Read", "Glob", "Grep", "Edit", "Write", "NotebookEdit", "Bash", "
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(place: Path, tmp_path: Path) -> Path:
     """A directory to work in, with a secret beside it and links that lead there."""
-    inside = tmp_path / "inside"
-    inside.mkdir()
-    (inside / "harbour.txt").write_text("The ferry leaves at noon.")
     (tmp_path / "secret.txt").write_text(SECRET)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "deep.txt").write_text(SECRET)
-    (inside / "link.txt").symlink_to(tmp_path / "secret.txt")
-    (inside / "linked").symlink_to(tmp_path / "elsewhere")
-    return inside
+    (place / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (place / "linked").symlink_to(tmp_path / "elsewhere")
+    return place
 
 
 OUTSIDE = [

@@ -18,10 +18,8 @@ pytestmark = pytest.mark.real_services
 
 
 @pytest.fixture
-def server(serve: ServerFactory, tmp_path: Path) -> Server:
+def server(serve: ServerFactory, place: Path, tmp_path: Path) -> Server:
     """A server that lets Claude run commands, and starts only where they are confined."""
-    place = tmp_path / "place"
-    place.mkdir()
     (tmp_path / "outside.txt").write_text("outside")
     return serve(claude_cwd=place, claude_allowed_tools=("Bash",), claude_sandbox="on")
 

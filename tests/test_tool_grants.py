@@ -13,7 +13,7 @@ from mcp_config import McpServers
 from request_options import AgentOptions
 from stores import SessionInfo
 from tool_grants import GrantRules, ToolGrants
-from turns import LaunchProfile, OwnToolEnded, Usage
+from turns import LaunchProfile, Usage
 from workspaces import Workspaces
 
 ALL = KeyLimits(tools=True)
@@ -34,9 +34,7 @@ def grants(workspaces: Workspaces | None = None, **rules: Any) -> ToolGrants:
         "empty_directories": Path("/empty"),
         "scratch": Path("/scratch"),
         "fetches_by_proxy": False,
-        "is_sandboxed": False,
-        "hidden": (),
-        "hidden_variables": (),
+        "confinement": None,
     }
     profile = LaunchProfile(Path("claude"), (), Path("/chat"), bare=True)
     return ToolGrants(GrantRules(**{**usual, **rules}), profile, workspaces)
@@ -157,13 +155,3 @@ async def test_spares_are_kept_of_what_others_want() -> None:
         for options, session in cases
     ]
     assert kept == [True, False, False, False]
-
-
-def test_counts_end_somewhere() -> None:
-    """A model may make up names without end."""
-    granting = grants()
-    for number in range(2000):
-        granting.note("anna", OwnToolEnded("id", f"Tool{number}", "error", ""))
-    granting.note("anna", OwnToolEnded("id", "Tool0", "error", ""))
-    assert len(granting.used["anna"]) == 1000
-    assert granting.used["anna"]["Tool0", "error"] == 2
