@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, co
 from dataclasses import dataclass, field, replace
 
 import anyio
+import stamina
 
 from auth import Login
 from callers import Caller
@@ -21,6 +22,8 @@ from errors import (
     InvalidRequestError,
     OutputFormatError,
     TurnTimeoutError,
+    UpstreamError,
+    UpstreamRateLimitError,
 )
 from message_adapter import to_turn_request
 from model_catalog import ModelCatalog
@@ -40,6 +43,7 @@ from turns import (
     Message,
     Origin,
     OwnToolEnded,
+    Patience,
     TurnEnded,
     TurnEvent,
     TurnRequest,
@@ -48,9 +52,15 @@ from turns import (
 
 logger = logging.getLogger(__name__)
 
+_FIRST_WAIT_SECONDS = 0.5
+_LONGEST_WAIT_SECONDS = 5
+
 
 ChoiceEvent = tuple[int, TurnEvent]
 """An event of a choice of this number."""
+
+_Begun = tuple[TurnEvent, AsyncGenerator[TurnEvent, None]]
+"""A turn's first event, and those behind it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,9 @@ class ChatService:
     rules: Rules
     timeout: float
     """Seconds that a whole turn may take."""
+    patience: Patience
+    retries: stamina.AsyncRetryingCaller
+    """How often, and after which waits, a turn is played again that Claude's API has failed."""
     usual_thinking_tokens: int
     """Tokens that a model may think where the request says nothing of it."""
 
@@ -103,7 +116,8 @@ class ChatService:
             if not any(turn.has_ended for turn in turns):
                 await self.quotas.check_budget(caller)
 
-        turns = [_Turn(clock, may_begin, is_streamed=bool(body.stream), number=each) for each in range(body.choices)]
+        streamed = bool(body.stream)
+        turns = [_Turn(clock, self.patience, may_begin, streamed, number) for number in range(body.choices)]
         with clock.limit():
             circumstances = await self._circumstances(body, options)
         adjusted = find_adjustments(body, circumstances)
@@ -158,24 +172,27 @@ class ChatService:
     async def _answered(
         self, request: TurnRequest, profile: LaunchProfile, owner: str, turn: "_Turn"
     ) -> AsyncGenerator[TurnEvent, None]:
-        """Yield the events of a turn, which a fresh process plays again where another failed before one left."""
+        """Yield the events of a turn, which is played again where it fails before the client gets any of them."""
+        first, rest = await self.retries(turn.wait_before_retry, self._begun, request, profile, owner, turn)
+        async with aclosing(rest):
+            yield first
+            async for event in rest:
+                yield event
+
+    async def _begun(self, request: TurnRequest, profile: LaunchProfile, owner: str, turn: "_Turn") -> _Begun:
+        """Begin to play a turn; a fresh process does where another can't, and at once."""
         try:
-            async with aclosing(self._played(request, profile, owner, turn, fresh=False)) as events:
-                async for event in events:
-                    yield event
+            return await _first(self._played(request, profile, owner, turn, fresh=False))
         except (ClaudeCodeError, InvalidRequestError) as error:
-            again = None if turn.has_left or turn.has_acted else self._again(request, error, turn.origin)
+            again = None if turn.has_acted else self._again(request, error, turn.origin)
             if again is None:
                 raise
             logger.warning("The turn is tried again: %s", error)
             turn.is_second_try = True
-        else:
-            return
-        async with aclosing(self._played(again, profile, owner, turn, fresh=again is request)) as events:
-            async for event in events:
-                if again is not request:
-                    self.catalog.note_without_output_format(request.binding.model)
-                yield event
+        begun = await _first(self._played(again, profile, owner, turn, fresh=again is request))
+        if again is not request:
+            self.catalog.note_without_output_format(request.binding.model)
+        return begun
 
     def _again(self, request: TurnRequest, error: ApiError, origin: Origin) -> TurnRequest | None:
         """Return what to try after an error: the same with a fresh process, or another form of it; None: nothing."""
@@ -194,11 +211,9 @@ class ChatService:
                 if isinstance(event, OwnToolEnded):
                     self.tool_usage.note(owner, event)
                 if turn.is_streamed:
-                    turn.has_left = True
                     yield event
                 else:
                     held_back.append(event)
-        turn.has_left = True
         for event in held_back:
             yield event
 
@@ -246,6 +261,17 @@ class _ChatRequest:
     request_id: str
 
 
+def usual_retries(most: int) -> stamina.AsyncRetryingCaller:
+    """Return what plays a turn again up to so many times, each after about twice the time of before."""
+    return stamina.AsyncRetryingCaller(
+        attempts=1 + most,
+        timeout=None,  # The request's own time is looked at.
+        wait_initial=_FIRST_WAIT_SECONDS,
+        wait_max=_LONGEST_WAIT_SECONDS,
+        wait_jitter=_FIRST_WAIT_SECONDS,
+    )
+
+
 def _is_worth_another_try(error: ApiError, origin: Origin) -> bool:
     """Whether a fresh process may do what this one couldn't."""
     if not isinstance(error, ClaudeCodeError | ContextLengthExceededError):
@@ -261,6 +287,7 @@ class _Turn:
     """One turn, and the process that plays it."""
 
     clock: "_Clock"
+    claude_patience: Patience
     may_begin: Callable[[], Awaitable[None]]
     """Raises where the turn may not begin any more, after the wait for its session and its process."""
     is_streamed: bool
@@ -268,8 +295,6 @@ class _Turn:
     """Among the turns of its request."""
     origin: Origin = "spawned"
     overhead_seconds: float = 0
-    has_left: bool = False
-    """Whether the client may have got any of it."""
     has_ended: bool = False
     has_lost_thoughts: bool = False
     """Whether it goes on without thinking, though it should."""
@@ -292,7 +317,8 @@ class _Turn:
             self.origin, self.overhead_seconds = leased.origin, self.clock.passed
             self.has_lost_thoughts = leased.process.has_lost_thoughts
             self._process = leased.process
-            events = await stack.enter_async_context(aclosing(leased.process.turn(prompt)))
+            turn = leased.process.turn(prompt, self.claude_patience)
+            events = await stack.enter_async_context(aclosing(turn))
             event = await self._next(events)
             while not isinstance(event, TurnEnded):
                 yield event
@@ -302,6 +328,19 @@ class _Turn:
     async def _next(self, events: AsyncGenerator[TurnEvent, None]) -> TurnEvent:
         with self.marked_errors(), self.clock.limit():
             return await anext(events)
+
+    def wait_before_retry(self, error: Exception) -> float | bool:
+        """How long to wait before the turn is played again, in seconds; True: the usual time, False: it isn't.
+
+        What has to wait for long is left to the client, who is told the time.
+        """
+        if not isinstance(error, UpstreamError | UpstreamRateLimitError) or self.has_acted:
+            return False
+        wait = error.retry_after or 0
+        if wait > _LONGEST_WAIT_SECONDS or self.clock.left < 2 * _LONGEST_WAIT_SECONDS:
+            return False
+        self.is_second_try = True
+        return float(wait) if wait > 1 else True
 
     @property
     def has_acted(self) -> bool:
@@ -316,6 +355,10 @@ class _Turn:
         except ApiError as error:
             error.retryable = error.retryable and not self.has_acted
             raise
+
+
+async def _first(events: AsyncGenerator[TurnEvent, None]) -> _Begun:
+    return await anext(events), events
 
 
 class _Clock:

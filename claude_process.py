@@ -29,7 +29,7 @@ from cli_channel import Answer, CliChannel
 from cli_frames import NOWHERE, Frame, frame_of, rebinding, rewind_to, server_name, set_environment
 from cli_launch import Started
 from conversation import Conversation, Digest, digests
-from errors import ApiError, ClaudeCodeError
+from errors import ApiError, ClaudeCodeError, UpstreamTimeoutError
 from permission_hooks import PermissionHooks
 from process_books import Costs, DiskWatch
 from sdk_transport import ChannelTransport
@@ -38,10 +38,12 @@ from tool_calls import OwnToolCalls
 from turn_events import events_of
 from turn_state import TurnState
 from turns import (
+    ENDLESS,
     OUTPUT_TOOL,
     Binding,
     LaunchProfile,
     Message,
+    Patience,
     ToolResultBlock,
     TurnEnded,
     TurnEvent,
@@ -221,22 +223,23 @@ class ClaudeProcess:
         """Send a control request that takes nothing, and return its answer."""
         return await self._channel.control(subtype)
 
-    async def turn(self, prompt: Message) -> AsyncGenerator[TurnEvent, None]:
+    async def turn(self, prompt: Message, patience: Patience = ENDLESS) -> AsyncGenerator[TurnEvent, None]:
         """Send `prompt` and yield the answer's events, as they come, up to and including TurnEnded.
 
         Where a turn waits for results, `prompt` has them, and the turn goes on.
 
-        Raises an ApiError where the turn fails, at whatever point.
+        Raises an ApiError where the turn fails, at whatever point; UpstreamTimeoutError where Claude's API is silent
+        for longer than there is `patience`.
         """
         assert self.binding is not None  # noqa: S101 - for the type checker: prepared
         self.turns += 1
         tells_steps = self._agent is None or self._agent.tells_steps
         state, bar_at = TurnState.of(self.binding, self._own_calls, tells_steps=tells_steps), math.inf
         # One that goes on may have to wait for a tool of its own first.
-        patience = math.inf if self.waits_for_results and self._agent else _SIGN_OF_LIFE_SECONDS
+        first_sign = math.inf if self.waits_for_results and self._agent else _SIGN_OF_LIFE_SECONDS
         await (self._answer(prompt) if self.waits_for_results else self._ask(prompt))
         async with aclosing(self._messages()) as messages:
-            message = await self._first_sign(messages, patience)
+            message = await self._first_sign(messages, first_sign)
             while True:
                 if isinstance(message, ResultMessage):
                     self._note_result(state, message, prompt)
@@ -248,7 +251,7 @@ class ClaudeProcess:
                     if not self._barred and time.monotonic() >= bar_at:
                         await self._bar()
                     yield event
-                message = await anext(messages)
+                message = await _next_message(messages, state, patience)
 
     def _events_of(self, state: TurnState, message: SdkMessage) -> Iterator[TurnEvent]:
         """Yield what a message means, and end the process where it would ask the model once more."""
@@ -424,6 +427,17 @@ class ClaudeProcess:
         except (ClaudeSDKError, ValueError, anyio.DelimiterNotFound) as error:
             raise ClaudeCodeError("Claude Code said something that we don't understand.") from error
         raise self._channel.died()
+
+
+async def _next_message(messages: AsyncGenerator[SdkMessage, None], state: TurnState, patience: Patience) -> SdkMessage:
+    # Commands take as long as they take: the whole request's time bounds them.
+    seconds = math.inf if state.runs_tools else patience.idle if state.is_answering else patience.first_token
+    try:
+        with anyio.fail_after(seconds):
+            return await anext(messages)
+    except TimeoutError as error:
+        did = "stopped in the middle of its answer" if state.is_answering else "didn't begin to answer"
+        raise UpstreamTimeoutError(f"Claude's API {did}: nothing came for {seconds:g} seconds.") from error
 
 
 def _check_rewound(answers: Sequence[Frame]) -> None:

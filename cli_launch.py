@@ -41,8 +41,13 @@ _CLI_ENVIRONMENT: Mapping[str, str] = {
     "CLAUDE_CODE_ENTRYPOINT": "sdk-py",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_AUTOUPDATER": "1",
-    # Its retries take minutes; an error belongs to the client, at once.
-    "CLAUDE_CODE_MAX_RETRIES": "0",
+    # Its retries take minutes. At the first it says what went wrong, and when it would ask again, and is interrupted;
+    # with none it wouldn't tell when.
+    "CLAUDE_CODE_MAX_RETRIES": "1",
+    # How long it waits for the API is the operator's to say, and may be longer than its own few minutes: a day.
+    **dict.fromkeys(
+        ("API_TIMEOUT_MS", "CLAUDE_STREAM_FIRST_BYTE_TIMEOUT_MS", "CLAUDE_STREAM_IDLE_TIMEOUT_MS"), "86400000"
+    ),
     # A stream that breaks would be asked for again, whole, and billed twice.
     "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
     # A refusal would be argued with in the client's name.

@@ -20,7 +20,7 @@ from limits.aio.storage import Storage
 import process_questions
 from auth import KeyRing, Login, find_login, login_environment
 from background import periodically
-from chat_service import ChatService
+from chat_service import ChatService, usual_retries
 from cli_launch import check_cli, find_cli
 from config import Settings
 from demo_upstream import DemoUpstream
@@ -38,7 +38,7 @@ from services import Services
 from session_manager import SWEEP_SECONDS, SessionLimits, SessionManager
 from stores import Connection, SessionStore, UsageStore
 from tool_usage import ToolUsage
-from turns import LaunchProfile
+from turns import LaunchProfile, Patience
 from workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
@@ -80,8 +80,20 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         inspect = partial(pool.ask, profile, process_questions.inspect)
         catalog = ModelCatalog(inspect, settings.model_aliases, created=int(time.time()))
         rules = Rules(settings.strict_parameters, settings.max_n, login=login.method)
-        times = settings.timeout_seconds, settings.max_thinking_tokens
-        chat = ChatService(pool, catalog, sessions, quotas, grants, ToolUsage(), login, rules, *times)
+        chat = ChatService(
+            pool=pool,
+            catalog=catalog,
+            sessions=sessions,
+            quotas=quotas,
+            grants=grants,
+            tool_usage=ToolUsage(),
+            login=login,
+            rules=rules,
+            timeout=settings.timeout_seconds,
+            patience=Patience(settings.first_token_timeout, settings.idle_timeout),
+            retries=usual_retries(settings.upstream_retries),
+            usual_thinking_tokens=settings.max_thinking_tokens,
+        )
         yield Services(
             settings=settings,
             keys=keys,

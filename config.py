@@ -138,6 +138,23 @@ class Settings(BaseSettings):
         gt=0,
         description="Milliseconds that one request may take. A value under 1000 is taken as seconds.",
     )
+    first_token_timeout: Seconds = Field(
+        default=120, gt=0, description="Seconds that Claude's API may take to begin an answer; then 504."
+    )
+    idle_timeout: Seconds = Field(
+        default=300,
+        gt=0,
+        description="Seconds that it may then be silent in the middle of one; long thoughts that aren't shown are.",
+    )
+    upstream_retries: int = Field(
+        default=2,
+        ge=0,
+        le=10,
+        description="How often a request that fails at Claude's API before the first byte of an answer is made again.",
+    )
+    shutdown_grace: Seconds = Field(
+        default=30, ge=0, description="Seconds that requests under way may still take when the server is told to stop."
+    )
     max_request_size: int = Field(
         default=32 * 2**20, gt=0, description="Bytes that a request body may have; over it 413."
     )

@@ -94,8 +94,8 @@ class Reply:
     """What to do with one request.
 
     `text` is streamed word by word; as a sequence, each element is one delta. `more_text` has a block for each. A
-    `status` other than 200 is an error in Anthropic's envelope. `cut_after` and `error_after` count deltas of content.
-    Times are in seconds.
+    `status` other than 200 is an error in Anthropic's envelope. `cut_after`, `error_after` and `garbage_after` count
+    deltas of content; without the last, `garbage` is sent in place of all. Times are in seconds.
     """
 
     text: str | Sequence[str] | None = None
@@ -116,12 +116,14 @@ class Reply:
     gate: Gate | None = None
     cut_after: int | None = None
     error_after: int | None = None
+    garbage: str | None = None
+    garbage_after: int | None = None
     hang: bool = False
 
 
 @dataclass
 class RecordedRequest:
-    """One request, less its credentials; `disconnected` tells that the client left before its answer was complete."""
+    """One request, less its credentials; `disconnected_at` is when its client left before the answer was complete."""
 
     method: str
     path: str
@@ -129,7 +131,12 @@ class RecordedRequest:
     body: Json
     at: float = field(default_factory=time.monotonic)
     completed: bool = False
-    disconnected: bool = False
+    disconnected_at: float | None = None
+
+    @property
+    def disconnected(self) -> bool:
+        """Whether the client left before its answer was complete."""
+        return self.disconnected_at is not None
 
 
 @dataclass
@@ -388,16 +395,16 @@ class DemoUpstream:
             self._changed.notify_all()
         return record
 
-    def _mark(self, record: RecordedRequest, name: str) -> None:
+    def _mark(self, record: RecordedRequest, name: str, value: float | bool) -> None:  # noqa: FBT001 - a field's value
         with self._changed:
-            setattr(record, name, True)
+            setattr(record, name, value)
             self._changed.notify_all()
 
     async def _notice_disconnect(self, record: RecordedRequest, receive: _Receive, scope: anyio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         if not record.completed:
-            self._mark(record, "disconnected")
+            self._mark(record, "disconnected_at", time.monotonic())
         scope.cancel()
 
     async def _answer(self, record: RecordedRequest, send: _Send) -> None:
@@ -409,7 +416,7 @@ class DemoUpstream:
             await _send_json(send, 400, _error(Reply(error_message="messages: field required"), _ERROR_TYPES[400]))
         else:
             await self._answer_message(record.body, self._next_reply(record.body), send)
-        self._mark(record, "completed")
+        self._mark(record, "completed", value=True)
 
     def _next_reply(self, body: Json) -> Reply:
         with self._changed:
@@ -430,6 +437,9 @@ class DemoUpstream:
         if reply.status != _OK:
             error = _error(reply, _ERROR_TYPES.get(reply.status, "api_error"))
             await _send_json(send, reply.status, error, reply.headers)
+        elif reply.garbage is not None and reply.garbage_after is None:
+            await _send_head(send, _OK, {"content-type": "text/event-stream", **reply.headers})
+            await send({"type": "http.response.body", "body": reply.garbage.encode()})
         elif not body.get("stream"):
             await _send_json(send, _OK, whole_message(body, reply), reply.headers)
         else:
@@ -468,6 +478,8 @@ async def _stream(body: Json, reply: Reply, send: _Send) -> None:
                 await reply.gate.wait()
             if deltas == reply.cut_after:
                 return  # the server closes the connection of an answer that isn't complete
+            if reply.garbage and deltas == reply.garbage_after:
+                await send({"type": "http.response.body", "body": reply.garbage.encode(), "more_body": True})
             if deltas == reply.error_after:
                 await _send_event(send, _error(reply, "overloaded_error"))
                 break

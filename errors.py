@@ -27,6 +27,7 @@
     │   └── ClaudeCodeUnavailableError 503
     │       └── QueueTimeoutError 503
     └── TurnTimeoutError 504
+        └── UpstreamTimeoutError 504
 
 An error carries its status from where it is raised: nobody guesses it from its text. The envelope has all four keys,
 always: https://platform.openai.com/docs/guides/error-codes
@@ -40,7 +41,8 @@ from typing import Any
 class ApiError(Exception):
     """An answer other than success: what went wrong and what the reader can do about it.
 
-    `param` names the request's field at fault, `code` is for programs. `retryable` becomes `x-should-retry`.
+    `param` names the request's field at fault, `code` is for programs. `retryable` becomes `x-should-retry`, and
+    `retry_after`, the seconds until a retry has a chance, `Retry-After`.
     """
 
     status: int = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -54,6 +56,7 @@ class ApiError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
+        retry_after: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Make the error; `headers` are added to those of its class."""
@@ -61,12 +64,14 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.code = code or self.code
+        self.retry_after = retry_after
         self._headers = dict(headers or {})
 
     @property
     def headers(self) -> dict[str, str]:
         """The response headers that belong to this error."""
-        return {"x-should-retry": "true" if self.retryable else "false", **self._headers}
+        told = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return {"x-should-retry": "true" if self.retryable else "false", **told, **self._headers}
 
     def body(self) -> dict[str, Any]:
         """OpenAI's error envelope."""
@@ -235,8 +240,7 @@ class StoreUnavailableError(ApiError):
     def __init__(self) -> None:
         """It may be back after a moment."""
         super().__init__(
-            "This server can't reach the store of its sessions and limits. Try again in a moment.",
-            headers={"Retry-After": "2"},
+            "This server can't reach the store of its sessions and limits. Try again in a moment.", retry_after=2
         )
 
 
@@ -250,13 +254,12 @@ class TooManyRequestsError(ApiError):
 
     def __init__(self, message: str, seconds: int, headers: Mapping[str, str] | None = None) -> None:
         """Tell the time to wait in the header and in the body; add `headers`."""
-        super().__init__(message, headers={"Retry-After": str(seconds), **(headers or {})})
-        self._seconds = seconds
+        super().__init__(message, retry_after=seconds, headers=headers)
 
     def body(self) -> dict[str, Any]:
         """The envelope, with the seconds to wait."""
         error = super().body()["error"]
-        return {"error": {**error, "retry_after": self._seconds}}
+        return {"error": {**error, "retry_after": self.retry_after}}
 
 
 class RateLimitExceededError(TooManyRequestsError):
@@ -293,9 +296,9 @@ class UpstreamRateLimitError(ApiError):
 class UpstreamRefusalError(InvalidRequestError):
     """Claude's API refused the request for a reason that has no class of its own; `status` says which."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, retry_after: int | None = None) -> None:
         """Keep the status that the refusal came with."""
-        super().__init__(message)
+        super().__init__(message, retry_after=retry_after)
         self.status = status
         self.retryable = status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
 
@@ -306,9 +309,9 @@ class UpstreamError(ApiError):
     code = "upstream_error"
     retryable = True
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, retry_after: int | None = None) -> None:
         """Keep the status that the failure came with."""
-        super().__init__(message)
+        super().__init__(message, retry_after=retry_after)
         self.status = status
 
 
@@ -336,7 +339,7 @@ class QueueTimeoutError(ClaudeCodeUnavailableError):
         """Say how long the request waited, in seconds; it may come back after a moment."""
         super().__init__(
             f"This server is busy: no Claude Code process became free within {waited:g} seconds. Try again later.",
-            headers={"Retry-After": "5"},
+            retry_after=5,
         )
 
 
@@ -345,6 +348,13 @@ class TurnTimeoutError(ApiError):
 
     status = HTTPStatus.GATEWAY_TIMEOUT
     code = "timeout"
+
+
+class UpstreamTimeoutError(TurnTimeoutError):
+    """Claude's API didn't answer, or stopped in the middle, for longer than a request waits for it."""
+
+    code = "upstream_timeout"
+    retryable = True
 
 
 _UPSTREAM_ERRORS: Mapping[int, type[ApiError]] = {
@@ -359,17 +369,18 @@ _UPSTREAM_ERRORS: Mapping[int, type[ApiError]] = {
 _OVERLOADED = 529
 
 
-def from_upstream(status: int | None, message: str, model: str) -> ApiError:
+def from_upstream(status: int | None, message: str, model: str, *, retry_after: int | None = None) -> ApiError:
     """Turn a failure that Claude Code reports into the error that the client sees.
 
     `status` is the HTTP status of Claude's API, None where the connection failed before there was one (then 502).
+    `retry_after` are the seconds until a retry has a chance.
     """
     if status is None or status < HTTPStatus.BAD_REQUEST:
-        return UpstreamError(message, HTTPStatus.BAD_GATEWAY)
+        return UpstreamError(message, HTTPStatus.BAD_GATEWAY, retry_after)
     if status == HTTPStatus.NOT_FOUND:
         return ModelNotFoundError(model)
     if status in _UPSTREAM_ERRORS:
-        return _UPSTREAM_ERRORS[status](message)
+        return _UPSTREAM_ERRORS[status](message, retry_after=retry_after)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return UpstreamRefusalError(message, status)
-    return UpstreamError(message, HTTPStatus.SERVICE_UNAVAILABLE if status == _OVERLOADED else status)
+        return UpstreamRefusalError(message, status, retry_after)
+    return UpstreamError(message, HTTPStatus.SERVICE_UNAVAILABLE if status == _OVERLOADED else status, retry_after)

@@ -42,6 +42,11 @@ class OwnToolCalls:
         """Whether a call is being written."""
         return self._writing is not None
 
+    @property
+    def are_open(self) -> bool:
+        """Whether any is not answered yet."""
+        return bool(self._open)
+
     def begin(self, identifier: str, name: str) -> OwnToolStarted:
         """Begin a call."""
         self.has_begun, self._open[identifier], self._writing = True, name, Call(identifier, name)

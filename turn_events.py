@@ -4,27 +4,25 @@ It takes the types of messages from the SDK.
 """
 
 import json
-import logging
-import re
 from collections.abc import Callable, Iterator, Mapping
-from http import HTTPStatus
 from typing import Any
 
-from claude_agent_sdk import AssistantMessage, ResultMessage, StreamEvent, UserMessage
+from claude_agent_sdk import (
+    AssistantMessage,
+    RateLimitEvent,
+    ResultMessage,
+    StreamEvent,
+    SystemMessage,
+    UserMessage,
+)
 from claude_agent_sdk import Message as SdkMessage
 from claude_agent_sdk import TextBlock as SdkTextBlock
 from claude_agent_sdk import ThinkingBlock as SdkThinkingBlock
 from claude_agent_sdk import ToolResultBlock as SdkToolResultBlock
 from claude_agent_sdk import ToolUseBlock as SdkToolUseBlock
 
-from errors import (
-    ApiError,
-    ClaudeCodeError,
-    ClaudeLoginError,
-    ContextLengthExceededError,
-    OutputFormatError,
-    from_upstream,
-)
+import upstream_failures
+from errors import ClaudeCodeError, from_upstream
 from tool_calls import Call
 from turn_state import TurnState, counted_usage
 from turns import (
@@ -39,8 +37,7 @@ from turns import (
     TurnStarted,
     Usage,
 )
-
-logger = logging.getLogger(__name__)
+from upstream_failures import Failure, seconds_until
 
 # After these the CLI prompts the model again by itself, in words of its own; there is no setting against it.
 # So it does after a call of what isn't the client's, or can't be read: it would argue with it.
@@ -49,20 +46,9 @@ _STOPS_THAT_THE_CLI_CONTINUES = _CUT_SHORT | {"tool_use"}
 _NO_CALLS_AFTER = _CUT_SHORT | {"refusal"}
 
 _REFUSED = "Claude declined to answer this."
-_TOO_LONG_FOR_THE_CLI = "blocking_limit"
-_TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
 # How Claude Code says that it has reached a limit that was set for it.
 _LIMITS = frozenset({"max_turns", "budget_exhausted"})
 _BETWEEN_STEPS = "\n\n"
-_FIRST_SERVER_ERROR = 500
-# The API has no code for it, and there is no other way to learn which models lack it. What it says of the schema, whose
-# place is `output_config.format.schema`, or of another place, is another matter, whatever names it quotes.
-_OF_ANOTHER_PLACE = re.compile(r"(tools|messages|system)\b|.*output_config\.(?!format\b(?!\.schema))", re.DOTALL)
-_FORM = r"(output_config(\.format(\.type)?)?|output.?format|structured.?outputs?)"
-_LACKS_OUTPUT_FORMAT = re.compile(
-    rf"{_FORM}\b.*\bnot (supported|available|permitted)|\bnot support.*\b{_FORM}", re.IGNORECASE | re.DOTALL
-)
-_FAILED = "Claude's API failed ({}). Try again in a moment."
 
 
 _Events = Iterator[TurnEvent]
@@ -92,7 +78,8 @@ def _on_message_start(state: TurnState, message: StreamEvent) -> _Events:
     if state.started and not (state.has_own_schema or state.own_calls):
         raise ClaudeCodeError("Claude Code asked the model a second time by itself.")
     started = message.event["message"]
-    state.used_before, state.usage, state.has_stopped = state.used, started.get("usage") or {}, False
+    state.used_before, state.usage = state.used, started.get("usage") or {}
+    state.has_stopped = state.has_whole_block = False
     _begin_step(state)
     if not state.started:
         yield _started(state, started["model"], message.session_id)
@@ -203,12 +190,15 @@ def _on_message_delta(state: TurnState, message: StreamEvent) -> _Events:
 
 
 def _on_message_stop(state: TurnState, _message: StreamEvent) -> _Events:
-    """Fail where the stream broke behind a whole block: the CLI would ask for the rest, or wait for a call's result."""
+    """Fail where the stream broke.
+
+    Behind a whole block the CLI would ask for the rest, or wait for a call's result; else it would make the request
+    again, but not at once.
+    """
     # Of a turn that goes on with results, the end of the message with the calls comes first.
     if state.started and not state.has_stopped:
-        state.continues_by_itself = True
-        logger.warning("Claude's API failed: its stream broke")
-        raise from_upstream(None, _FAILED.format("no whole answer"), state.model)
+        state.continues_by_itself = state.has_whole_block
+        raise upstream_failures.broken(state.model)
     return iter(())
 
 
@@ -249,6 +239,7 @@ def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:
     """Take over a whole message where nothing was streamed: so the CLI asks an upstream that can't stream."""
     state.login_failed |= message.error == "authentication_failed"
     if state.started or message.error:
+        state.has_whole_block |= not message.error
         return
     if state.own_calls and message.stop_reason == "tool_use":
         # Of each block there is a message of its own here, and nothing tells which one is the last.
@@ -295,7 +286,7 @@ def _on_result(state: TurnState, message: ResultMessage) -> _Events:
     if state.own_calls and message.terminal_reason in _LIMITS:
         stop_reason = str(message.terminal_reason)
     elif message.is_error and stop_reason != "refusal":
-        raise _failure(state, message)
+        raise _failure(state, message).error
     if state.has_own_schema and not state.texts and stop_reason not in _LIMITS | {"refusal"}:
         raise from_upstream(None, "Claude gave no answer in the form that it has to have. Try again.", state.model)
     if state.has_own_schema and stop_reason == "tool_use":
@@ -306,6 +297,32 @@ def _on_result(state: TurnState, message: ResultMessage) -> _Events:
     used = state.used if state.usage else counted_usage(message.usage or {})
     yield from _last_words(state)
     yield _end(state, stop_reason, state.answer, used, state.cost_usd)
+
+
+def _failure(state: TurnState, result: ResultMessage) -> Failure:
+    status = result.api_error_status
+    prose = result.result or "; ".join(result.errors or ())
+    wait = seconds_until(state.limit_resets_at)
+    return Failure(state.model, status, prose, result.terminal_reason, state.login_failed, wait)
+
+
+def _on_system(state: TurnState, message: SystemMessage) -> _Events:
+    """Fail where Claude Code would make a request again: whether and when is the server's to decide, or the client's.
+
+    It waits for half a second at least, and the process is interrupted meanwhile.
+    """
+    if message.subtype == "api_retry":
+        raise upstream_failures.retried(
+            state.model, message.data["error_status"], message.data["retry_delay_ms"] / 1000
+        )
+    return iter(())
+
+
+def _on_rate_limit(state: TurnState, message: RateLimitEvent) -> _Events:
+    """Note when a subscription's limit ends: its requests aren't made again."""
+    info = message.rate_limit_info
+    state.limit_resets_at = info.resets_at if info.status == "rejected" else None
+    return iter(())
 
 
 _STREAM_HANDLERS: Mapping[str, Callable[[TurnState, StreamEvent], _Events]] = {
@@ -321,24 +338,6 @@ _HANDLERS: Mapping[type, Callable[[TurnState, Any], _Events]] = {
     AssistantMessage: _on_assistant,
     UserMessage: _on_user,
     ResultMessage: _on_result,
+    SystemMessage: _on_system,
+    RateLimitEvent: _on_rate_limit,
 }
-
-
-def _failure(state: TurnState, result: ResultMessage) -> ApiError:
-    status = result.api_error_status
-    prose = (result.result or "").removeprefix("API Error: ").removeprefix(f"{status} ")
-    if result.terminal_reason in _TOO_LONG:
-        sent = result.terminal_reason != _TOO_LONG_FOR_THE_CLI
-        whose = "its model" if sent else "its model, by Claude Code's reckoning, in which images and files count much"
-        return ContextLengthExceededError(
-            f"This conversation is too long for {whose}. Shorten the messages.", sent=sent
-        )
-    if status is None and state.login_failed:
-        return ClaudeLoginError("Claude Code is not logged in. GET /v1/auth/status says what is missing.")
-    if status is None or status >= _FIRST_SERVER_ERROR:
-        # The CLI's prose names the upstream's address here.
-        logger.warning("Claude's API failed (HTTP %s): %s", status, prose or result.errors)
-        prose = _FAILED.format(f"HTTP {status}" if status else "no answer")
-    if status == HTTPStatus.BAD_REQUEST and not _OF_ANOTHER_PLACE.match(prose) and _LACKS_OUTPUT_FORMAT.search(prose):
-        return OutputFormatError(prose)
-    return from_upstream(status, prose, state.model)

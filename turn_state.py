@@ -23,10 +23,14 @@ class TurnState:
     cost_usd: float | None = None
     started: bool = False
     login_failed: bool = False
+    limit_resets_at: int | None = None
+    """When a subscription's limit that was reached ends, in seconds since the epoch."""
     waits_for_results: bool = False
     continues_by_itself: bool = False
     has_stopped: bool = False
-    """Whether the message that has started has told why it ends; one that breaks behind a whole block never does."""
+    """Whether the message that has started has told why it ends; one that breaks never does."""
+    has_whole_block: bool = False
+    """Whether a block of it is complete."""
     usage: dict[str, Any] = field(default_factory=dict)
     """Of the message that is written."""
     used_before: Usage = field(default_factory=Usage)
@@ -62,6 +66,16 @@ class TurnState:
     def used(self) -> Usage:
         """The tokens up to now."""
         return self.used_before + counted_usage(self.usage)
+
+    @property
+    def runs_tools(self) -> bool:
+        """Whether what is waited for is a tool of Claude Code's own, and not the model."""
+        return self.has_stopped and self.own_calls is not None and self.own_calls.are_open
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether the model has begun to answer what it was asked last."""
+        return self.started and not self.has_stopped
 
     @property
     def spoken(self) -> Message:

@@ -248,6 +248,17 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """How long a turn waits for Claude's API, in seconds: until it begins to answer, and then for each next sign."""
+
+    first_token: float = math.inf
+    idle: float = math.inf
+
+
+ENDLESS = Patience()
+
+
+@dataclass(frozen=True)
 class LaunchProfile:
     """What a Claude Code process can't change after its start.
 

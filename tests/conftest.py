@@ -206,8 +206,8 @@ def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     named = {name.lower(): value for name, value in environment.items() if name.lower() in Settings.model_fields}
     # Without a trial of Claude Code at each start: test_engine_probe.py has it.
     reuse = {"process_reuse": os.environ.get("PROCESS_REUSE", "on")}
-    # Without limits a minute: tests of something else ask oftener.
-    usual = {"_env_file": None, "rate_limit_enabled": False, **reuse}
+    # Without limits a minute, and retries: tests of something else ask oftener, and want to see each failure.
+    usual = {"_env_file": None, "rate_limit_enabled": False, "upstream_retries": 0, **reuse}
     return load_settings(**{**usual, **named, **options}).within(environment)
 
 

@@ -31,7 +31,7 @@ UPSTREAM_ERRORS = [
 def test_an_upstream_error_keeps_its_status(
     server: Server, upstream_status: int, status: int, error_class: type[openai.APIStatusError], stream: bool
 ) -> None:
-    """An error of Claude's API is the response's status in OpenAI's envelope, streamed or not, without retries."""
+    """An error of Claude's API is the response's status in OpenAI's envelope, streamed or not."""
     server.upstream.script(Reply(status=upstream_status, error_message="no such luck"), times=None)
     with pytest.raises(error_class) as caught:
         server.client().chat.completions.create(model=MODEL, messages=HELLO, stream=stream)

@@ -5,23 +5,66 @@ See test_cli_contract.py.
 
 import pytest
 
-from claude_cli import NO_LOGIN, Lab, contents, text
+from claude_cli import NO_LOGIN, ClaudeCli, Frame, Lab, Turn, contents, is_result, text, user
 from demo_upstream import Reply
 
 # How many requests a turn makes
 
 
+RETRIED = (401, 408, 409, 429, 500, 503, 529)
+"""The statuses after which Claude Code would make a request again."""
+
+
+async def failed_turn(cli: ClaudeCli) -> Turn:
+    """Run a turn, and interrupt it where its request would be made again, as the project does."""
+    await cli.send(user("Hello"))
+    turn = await cli.receive_until(lambda frame: is_retry(frame) or is_result(frame))
+    if is_retry(turn.result):
+        await cli.control("interrupt")
+        assert (await cli.receive_until(is_result)).result["terminal_reason"] == "aborted_streaming"
+    return turn
+
+
+def is_retry(frame: Frame) -> bool:
+    """Whether a frame says that a request will be made again."""
+    return (frame["type"], frame.get("subtype")) == ("system", "api_retry")
+
+
 @pytest.mark.asyncio
-async def test_no_retries(lab: Lab) -> None:
-    """With CLAUDE_CODE_MAX_RETRIES=0 a request that fails with any of these is not made again."""
-    requests = {}
+async def test_a_retry_is_told_before_it_is_made(lab: Lab) -> None:
+    """With CLAUDE_CODE_MAX_RETRIES=1 it says with which status a request failed, and waits for an interrupt."""
+    told = {}
     async with lab.bound() as cli:
-        for status in (401, 403, 413, 429, 500, 529):
+        for status in (*RETRIED, 403, 413):
             lab.upstream.reset()
             lab.upstream.script(Reply(status=status), times=None)
-            await cli.turn("Hello")
-            requests[status] = len(lab.bodies)
-    assert requests == {401: 1, 403: 1, 413: 1, 429: 1, 500: 1, 529: 1}
+            last = (await failed_turn(cli)).result
+            told[status] = last.get("error_status"), len(lab.bodies)
+            assert not is_retry(last) or last["retry_delay_ms"] >= 500
+    assert told == {**{status: (status, 1) for status in RETRIED}, 403: (None, 1), 413: (None, 1)}
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("wait", "is_told"), [("20", True), ("60", True), ("61", False)])
+async def test_a_wait_of_up_to_a_minute_is_told(lab: Lab, wait: str, is_told: bool) -> None:
+    """`Retry-After` comes as the delay, with up to a quarter more; a longer one ends the turn, and isn't told."""
+    lab.upstream.script(Reply(status=429, headers={"retry-after": wait}), times=None)
+    async with lab.bound() as cli:
+        last = (await failed_turn(cli)).result
+    assert is_retry(last) == is_told
+    if is_told:
+        assert float(wait) <= last["retry_delay_ms"] / 1000 <= 1.26 * float(wait)
+    else:
+        assert last["api_error_status"] == 429
+
+
+@pytest.mark.asyncio
+async def test_its_patience_can_be_set(lab: Lab) -> None:
+    """API_TIMEOUT_MS bounds the wait for an answer's begin, after which the request would be made again."""
+    lab.upstream.script(Reply(hang=True), times=None)
+    async with lab.bound(API_TIMEOUT_MS="500") as cli:
+        last = (await failed_turn(cli)).result
+    assert (is_retry(last), last["error_status"]) == (True, None)
 
 
 @pytest.mark.asyncio
@@ -72,7 +115,7 @@ async def test_a_404_is_repeated_without_streaming(lab: Lab) -> None:
 async def test_a_cut_stream_isnt_asked_for_again(lab: Lab, setting: str, streaming: list[bool]) -> None:
     """With CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK a stream that breaks is not asked for again; else it is, whole."""
     lab.upstream.script(Reply(text=["One ", "two"], cut_after=1))
-    async with lab.bound(CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK=setting) as cli:
+    async with lab.bound(CLAUDE_CODE_MAX_RETRIES="0", CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK=setting) as cli:
         await cli.turn("Hello")
     assert [body["stream"] for body in lab.bodies] == streaming
 
@@ -142,7 +185,7 @@ async def test_a_result_counts_the_turn(lab: Lab) -> None:
 @pytest.mark.asyncio
 async def test_an_upstream_error_keeps_its_status(lab: Lab) -> None:
     """The result of a failed request has is_error and the upstream's status; its subtype is `success` all the same."""
-    statuses = [400, 401, 403, 404, 413, 429, 500, 529]
+    statuses = [400, 403, 404, 413]
     told = []
     async with lab.bound() as cli:
         for status in statuses:
@@ -203,11 +246,11 @@ async def test_no_login(lab: Lab) -> None:
 
 @pytest.mark.asyncio
 async def test_a_cut_stream_has_no_status(lab: Lab) -> None:
-    """The result of a stream that breaks off has is_error and no status."""
+    """A stream that breaks off would be asked for again, too; that is told without a status."""
     lab.upstream.script(Reply(text=["One ", "two"], cut_after=1))
     async with lab.bound() as cli:
-        result = (await cli.turn("Hello")).result
-    assert (result["is_error"], result["api_error_status"]) == (True, None)
+        last = (await failed_turn(cli)).result
+    assert (is_retry(last), last["error_status"], len(lab.bodies)) == (True, None, 1)
 
 
 @pytest.mark.asyncio

@@ -42,6 +42,7 @@ LAYERS = (
         "tool_usage",
         "turn_queue",
         "turn_state",
+        "upstream_failures",
     },
     {"cli_channel", "memory_stores", "parameter_mapping", "redis_stores", "tool_grants", "turn_events"},
     {"auth", "message_adapter", "permission_hooks", "rate_limiter", "request_body", "sdk_transport", "streaming"},

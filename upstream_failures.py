@@ -1,0 +1,107 @@
+"""Why Claude's API didn't answer: from what Claude Code reports of it to the error that the client sees."""
+
+import logging
+import math
+import re
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from errors import (
+    ApiError,
+    ClaudeLoginError,
+    ContextLengthExceededError,
+    OutputFormatError,
+    from_upstream,
+)
+
+logger = logging.getLogger(__name__)
+
+_TOO_LONG_FOR_THE_CLI = "blocking_limit"
+_TOO_LONG = frozenset({_TOO_LONG_FOR_THE_CLI, "prompt_too_long"})
+# The API has no code for it, and there is no other way to learn which models lack it. What it says of the schema, whose
+# place is `output_config.format.schema`, or of another place, is another matter, whatever names it quotes.
+_OF_ANOTHER_PLACE = re.compile(r"(tools|messages|system)\b|.*output_config\.(?!format\b(?!\.schema))", re.DOTALL)
+_FORM = r"(output_config(\.format(\.type)?)?|output.?format|structured.?outputs?)"
+_LACKS_OUTPUT_FORMAT = re.compile(
+    rf"{_FORM}\b.*\bnot (supported|available|permitted)|\bnot support.*\b{_FORM}", re.IGNORECASE | re.DOTALL
+)
+_FAILED = "Claude's API failed ({}). Try again in a moment."
+# Claude Code tells how long it would wait where that is no longer; where it should be, it gives up at once.
+_LONGEST_TOLD_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What Claude Code reports of a request that failed. `status` is the HTTP status, None where there was none."""
+
+    model: str
+    status: int | None
+    prose: str = ""
+    """Claude Code's own words, which may name the upstream's address."""
+    reason: str | None = None
+    """Why the turn ended: the SDK's `terminal_reason`."""
+    login_failed: bool = False
+    wait: float | None = None
+    """Seconds after which it may be asked again, where Claude Code knows."""
+
+    @property
+    def error(self) -> ApiError:
+        """What the client is to see."""
+        if self.reason in _TOO_LONG:
+            return self._too_long()
+        if self.status is None and self.login_failed:
+            return ClaudeLoginError("Claude Code is not logged in. GET /v1/auth/status says what is missing.")
+        if self.status is None or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            # The CLI's prose names the upstream's address here.
+            logger.warning("Claude's API failed (HTTP %s): %s", self.status, self.prose)
+            return self._with_status(_FAILED.format(f"HTTP {self.status}" if self.status else "no answer"))
+        prose = self.prose.removeprefix("API Error: ").removeprefix(f"{self.status} ")
+        is_of_the_form = not _OF_ANOTHER_PLACE.match(prose) and _LACKS_OUTPUT_FORMAT.search(prose)
+        if self.status == HTTPStatus.BAD_REQUEST and is_of_the_form:
+            return OutputFormatError(prose)
+        return self._with_status(prose or _FAILED.format(f"HTTP {self.status}"))
+
+    def _too_long(self) -> ApiError:
+        sent = self.reason != _TOO_LONG_FOR_THE_CLI
+        whose = "its model" if sent else "its model, by Claude Code's reckoning, in which images and files count much"
+        return ContextLengthExceededError(
+            f"This conversation is too long for {whose}. Shorten the messages.", sent=sent
+        )
+
+    def _with_status(self, message: str) -> ApiError:
+        wait = self.wait
+        if wait is None and self.status == HTTPStatus.TOO_MANY_REQUESTS:
+            wait = _LONGEST_TOLD_SECONDS
+        return from_upstream(self.status, message, self.model, retry_after=None if wait is None else _whole(wait))
+
+
+def retried(model: str, status: int | None, wait: float) -> ApiError:
+    """Return the error for a request that Claude Code would make again after `wait` seconds.
+
+    It doesn't tell the API's words then.
+    """
+    if status == HTTPStatus.UNAUTHORIZED:
+        return ClaudeLoginError(
+            "Claude's API doesn't accept this server's login. GET /v1/auth/status says which it is."
+        )
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        prose = f"Claude's API limits this server's requests. Try again in {_whole(wait)} s."
+        return Failure(model, status, prose, wait=wait).error
+    return Failure(model, status, wait=wait).error
+
+
+def broken(model: str) -> ApiError:
+    """Return the error for an answer that broke off."""
+    logger.warning("Claude's API failed: its stream broke")
+    return from_upstream(None, _FAILED.format("no whole answer"), model)
+
+
+def _whole(seconds: float) -> int:
+    return max(1, math.ceil(seconds))
+
+
+def seconds_until(epoch_seconds: float | None) -> float | None:
+    """Return how far off a moment is, None where there is none or it is over."""
+    left = epoch_seconds - time.time() if epoch_seconds else 0
+    return left if left > 0 else None
