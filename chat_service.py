@@ -16,7 +16,6 @@ from claude_process import ClaudeProcess
 from errors import (
     ApiError,
     ClaudeCodeError,
-    ClaudeCodeUnavailableError,
     ClaudeLoginError,
     ContextLengthExceededError,
     InvalidRequestError,
@@ -274,12 +273,10 @@ def usual_retries(most: int) -> stamina.AsyncRetryingCaller:
 
 def _is_worth_another_try(error: ApiError, origin: Origin) -> bool:
     """Whether a fresh process may do what this one couldn't."""
-    if not isinstance(error, ClaudeCodeError | ContextLengthExceededError):
-        return False
     if isinstance(error, ContextLengthExceededError):
         # Claude Code refuses what it thinks too long after earlier answers' counts; the API is to judge.
         return origin == "adopted" and not error.sent
-    return not isinstance(error, ClaudeCodeUnavailableError)
+    return isinstance(error, ClaudeCodeError)
 
 
 @dataclass

@@ -130,13 +130,9 @@ class ClaudeProcess:
         """Whether the last turn has called functions and goes on when their results come."""
         return bool(self._awaited)
 
-    def stop_outgrown(self) -> None:
-        """End the process because its commands have written too much."""
-        self._channel.kill("A command has written more than this server allows, or closed it, and was stopped.")
-
-    def kill(self) -> None:
-        """End the process at once, with all that it started."""
-        self._channel.kill()
+    def kill(self, reason: str | None = None) -> None:
+        """End the process at once, with all that it started; its turn fails, for this reason."""
+        self._channel.kill(reason)
 
     def shared_with(self, binding: Binding, wanted: Sequence[Digest]) -> int:
         """Return how many messages of a request (given as digests) this process already holds, bound as it wants."""

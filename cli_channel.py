@@ -143,9 +143,9 @@ class CliChannel:
             # A working directory may be large.
             await anyio.to_thread.run_sync(self._leftovers.close)
 
-    def kill(self, reason: str = _UNEXPECTED) -> None:
+    def kill(self, reason: str | None = None) -> None:
         """End the process at once, where nobody can wait for it; `reason` is for whoever waits for its turn."""
-        self._reason = reason
+        self._reason = reason or self._reason
         children = self._children()
         self._end_by(self._process.kill)
         _kill(children)

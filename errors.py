@@ -23,9 +23,9 @@
     │   └── OverBudgetError 429
     ├── UpstreamError 500, 502, 503 …
     ├── StoreUnavailableError 503
+    ├── ShuttingDownError 503
     ├── ClaudeCodeError 502
-    │   └── ClaudeCodeUnavailableError 503
-    │       └── QueueTimeoutError 503
+    ├── QueueTimeoutError 503
     └── TurnTimeoutError 504
         └── UpstreamTimeoutError 504
 
@@ -244,6 +244,18 @@ class StoreUnavailableError(ApiError):
         )
 
 
+class ShuttingDownError(ApiError):
+    """The server has been told to stop."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "shutting_down"
+    retryable = True
+
+    def __init__(self) -> None:
+        """Another server, or the next one, may be there soon."""
+        super().__init__("This server is shutting down. Try again in a moment.", retry_after=5)
+
+
 class TooManyRequestsError(ApiError):
     """More requests than a limit of this server allows; `seconds` is when there may be more."""
 
@@ -323,17 +335,12 @@ class ClaudeCodeError(ApiError):
     retryable = True
 
 
-class ClaudeCodeUnavailableError(ClaudeCodeError):
-    """No Claude Code process can be had at present."""
-
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    code = "claude_code_unavailable"
-
-
-class QueueTimeoutError(ClaudeCodeUnavailableError):
+class QueueTimeoutError(ApiError):
     """Every process was busy for too long."""
 
+    status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "overloaded"
+    retryable = True
 
     def __init__(self, waited: float) -> None:
         """Say how long the request waited, in seconds; it may come back after a moment."""

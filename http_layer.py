@@ -73,7 +73,7 @@ class CommonHeaders:
             if begun:
                 raise  # The server closes the connection: half an answer must not look whole.
             error = ApiError("The server had an error while processing your request. Its log says which.")
-            await _answer(error)(scope, receive, send_with_headers)
+            await error_response(error)(scope, receive, send_with_headers)
 
 
 class OriginGuard(CORSMiddleware):
@@ -103,27 +103,32 @@ class OriginGuard(CORSMiddleware):
             error = PermissionDeniedError(
                 "Pages of this origin may not call here. The operator can name it in CORS_ORIGINS, or set API_KEYS."
             )
-            await _answer(error)(scope, receive, send)
+            await error_response(error)(scope, receive, send)
 
 
-def _answer(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return an error in OpenAI's envelope."""
     return JSONResponse(error.body(), error.status, {**error.headers, **(headers or {})})
 
 
 async def _on_api_error(_request: Request, error: ApiError) -> JSONResponse:
-    return _answer(error)
+    return error_response(error)
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
     """Only the router raises these: an unknown path, or a wrong method with its `Allow`."""
     address = f"{request.method} {request.url.path}"
     if error.status_code == MethodNotAllowedError.status:
-        return _answer(MethodNotAllowedError(f"Not allowed: {address}. See the Allow header, or /docs."), error.headers)
-    return _answer(NotFoundError(f"Unknown request URL: {address}. The API is described at /docs."), error.headers)
+        return error_response(
+            MethodNotAllowedError(f"Not allowed: {address}. See the Allow header, or /docs."), error.headers
+        )
+    return error_response(
+        NotFoundError(f"Unknown request URL: {address}. The API is described at /docs."), error.headers
+    )
 
 
 async def _on_validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
-    return _answer(InvalidRequestError(str(error)))
+    return error_response(InvalidRequestError(str(error)))
 
 
 async def _on_client_disconnect(_request: Request, _error: ClientDisconnect) -> Response:

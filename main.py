@@ -33,13 +33,15 @@ from auth import KeyRing, hash_key
 from cli_launch import check_cli, find_cli
 from composition import open_services
 from config import VERSION, ConfigurationError, Settings, load_settings
+from graceful_shutdown import Door, DoorKeeper, GracefulServer
 from grant_setup import check_grants
 from http_layer import ERROR_HANDLERS, CommonHeaders, OriginGuard, describe_bodies
 from keys_file import check_name
 from models import AnyParameters, ChatCompletionRequest, ToolConfigRequest
 
 _PORTS_TO_TRY = 100
-_SHUTDOWN_GRACE_SECONDS = 30
+_CUT_OFF_SECONDS = 1
+"""For connections that are still open when all answers are given."""
 _INTERRUPTED = 130
 """The exit status of what Ctrl-C ended, as shells have it."""
 _WORTH_COMPRESSING_BYTES = 1024
@@ -126,6 +128,8 @@ def create_app(settings: Settings) -> FastAPI:
         allow_headers=["*"],
         expose_headers=["*"],
     )
+    app.state.door = Door()
+    app.add_middleware(DoorKeeper, door=app.state.door)
     app.add_middleware(CommonHeaders, extra={"X-Claude-Backend": "demo"} if settings.demo else {})
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
@@ -288,10 +292,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if new_key:
         _show(new_key, settings, listener)
     # Whose X-Forwarded-For counts is TRUSTED_PROXIES' business alone; uvicorn would believe everyone on this machine.
-    config = uvicorn.Config(
-        create_app(settings), log_config=None, proxy_headers=False, timeout_graceful_shutdown=_SHUTDOWN_GRACE_SECONDS
-    )
-    server = uvicorn.Server(config)
+    app = create_app(settings)
+
+    def give_up() -> None:
+        app.state.services.pool.stop()
+
+    config = uvicorn.Config(app, log_config=None, proxy_headers=False, timeout_graceful_shutdown=_CUT_OFF_SECONDS)
+    server = GracefulServer(config, app.state.door, settings.shutdown_grace, give_up)
     server.run(sockets=[listener])
     return 0 if server.started else 1
 

@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from claude_process import ClaudeProcess
 from conversation import Digest, digests
 from ending_processes import EndingProcesses, OnCost, is_settled
-from errors import ClaudeCodeError, ClaudeCodeUnavailableError
+from errors import ClaudeCodeError, ShuttingDownError
 from spare_processes import SpareProcesses
 from turn_queue import TurnQueue
 from turns import Binding, LaunchProfile, Origin, TurnRequest
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
 
-_CLOSING = "This server is shutting down."
+_OUTGROWN = "A command has written more than this server allows, or closed it, and was stopped."
 _SWEEP_SECONDS = 5
 
 # Question and answer. To seed so little anew costs a few milliseconds, so of one owner few such conversations are kept:
@@ -340,7 +340,7 @@ class ProcessPool:
         for process in [*self._processes]:
             if process.has_tools and await anyio.to_thread.run_sync(process.disk.has_outgrown):
                 logger.warning("The tools of process %d have filled their directory", process.pid)
-                process.stop_outgrown()
+                process.kill(_OUTGROWN)
 
     # Starting and ending
 
@@ -356,11 +356,11 @@ class ProcessPool:
 
     async def _launched(self, profile: LaunchProfile) -> ClaudeProcess:
         if not self._open:
-            raise ClaudeCodeUnavailableError(_CLOSING)
+            raise ShuttingDownError
         process = await ClaudeProcess.launch(profile)
         if not self._open:  # closed in the meantime
             await process.close()
-            raise ClaudeCodeUnavailableError(_CLOSING)
+            raise ShuttingDownError
         self._processes[process] = None
         return process
 
@@ -373,6 +373,12 @@ class ProcessPool:
     def _retire(self, process: ClaudeProcess) -> None:
         if process in self._processes:
             self._ending.end(process, self._processes.pop(process), self._tasks)
+
+    def stop(self) -> None:
+        """End all turns, with an error: the server's time is over."""
+        self._open = False
+        for process in self._processes:
+            process.kill(ShuttingDownError().message)
 
     async def _close(self) -> None:
         self._open = False

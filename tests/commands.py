@@ -4,10 +4,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import IO
 
+import psutil
 import pytest
 
 CHAT = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hello"}]}
@@ -45,18 +46,21 @@ def end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     process.communicate()
 
 
-def descendants(pid: int) -> set[int]:
-    """The processes below `pid`, from the kernel."""
-    found: set[int] = set()
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            found |= {child} | descendants(child)
-    return found
+def descendants(pid: int | None = None) -> list[psutil.Process]:
+    """The processes below `pid`, or below this test run."""
+    return psutil.Process(pid).children(recursive=True)
 
 
-def claude_processes(pid: int) -> set[int]:
-    """The Claude Code processes of the server `pid`."""
-    return {child for child in descendants(pid) if b"stream-json" in Path(f"/proc/{child}/cmdline").read_bytes()}
+def claude_processes(pid: int | None = None) -> set[psutil.Process]:
+    """The Claude Code processes of the server `pid`, or of all servers in this test run."""
+    return {child for child in descendants(pid) if "stream-json" in command_of(child)}
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The command line of a process; nothing where it is gone."""
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -67,9 +71,9 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def gone(pids: set[int]) -> bool:
+def gone(processes: Iterable[psutil.Process]) -> bool:
     """Whether none of the processes is left, not even as a zombie."""
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    return not any(process.is_running() for process in processes)
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc, and only Linux has a parent-death signal")

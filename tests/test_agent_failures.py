@@ -1,9 +1,7 @@
 """Turns with Claude Code's own tools that fail between their steps: an honest error, once, and nothing goes on."""
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -11,7 +9,7 @@ import pytest
 
 from agent_requests import ask, bodies, results, trying
 from chat import MODEL, sse_data
-from commands import descendants, linux, wait_until
+from commands import command_of, descendants, linux, wait_until
 from conftest import ServerFactory
 from demo_upstream import Reply, ToolCall
 
@@ -63,16 +61,10 @@ def test_a_command_that_takes_too_long_is_stopped(serve: ServerFactory) -> None:
     trying(server, ToolCall("Bash", {"command": "tail -f /dev/null /dev/null", "description": "Wait"}))
     answer = ask(server)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
-    tail = [b"tail", b"-f", b"/dev/null", b"/dev/null"]
-    wait_until(lambda: not any(_command(pid) == tail for pid in descendants(os.getpid())))
+    tail = ["tail", "-f", "/dev/null", "/dev/null"]
+    wait_until(lambda: tail not in map(command_of, descendants()))
     trying(server)
     assert ask(server).status_code == 200
-
-
-def _command(pid: int) -> list[bytes]:
-    with suppress(OSError):  # It went meanwhile.
-        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    return []
 
 
 def test_a_session_whose_client_has_left_is_alone_in_its_directory(serve: ServerFactory, tmp_path: Path) -> None:

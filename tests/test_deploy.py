@@ -264,7 +264,8 @@ def test_the_server_can_write_where_it_must() -> None:
 def test_a_pod_has_time_to_drain() -> None:
     """Kubernetes waits longer than the pause before SIGTERM and what the server gives to its requests."""
     (_, pause) = container_of("Deployment")["lifecycle"]["preStop"]["exec"]["command"]
-    needed = int(pause) + main._SHUTDOWN_GRACE_SECONDS
+    settings = load_settings(_env_file=None)
+    needed = int(pause) + settings.shutdown_grace + main._CUT_OFF_SECONDS
     assert pod_of("Deployment")["terminationGracePeriodSeconds"] > needed
 
 

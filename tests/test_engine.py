@@ -3,15 +3,15 @@
 import os
 import signal
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from chat import send
+from commands import claude_processes
 from conftest import Server, ServerFactory, clean_environment
 from demo_upstream import Gate, Reply
 
@@ -26,29 +26,18 @@ def ask(server: Server, *texts: str, **more: Any) -> httpx.Response:
     return send(server, {"model": MODEL, "messages": messages, **more})
 
 
-def claude_processes() -> list[psutil.Process]:
-    """The Claude Code processes of all servers in this test run."""
-    found: list[psutil.Process] = []
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # It may end while we look.
-            if "stream-json" in child.cmdline():
-                found.append(child)
-    return found
-
-
 @contextmanager
 def hanging_request(server: Server, responses: list[httpx.Response], **more: Any) -> Generator[None, None, None]:
     """Let a request hang in the upstream; at the end kill its process, and wait for its response."""
-    others = {process.pid for process in claude_processes()}
+    others = claude_processes()
     client = Thread(target=lambda: responses.append(ask(server, "Hello", **more)))
     client.start()
     server.upstream.wait_for(lambda upstream: bool(upstream.messages_requests()))
     try:
         yield
     finally:
-        for process in claude_processes():
-            if process.pid not in others:
-                process.send_signal(signal.SIGKILL)
+        for process in claude_processes() - others:
+            process.send_signal(signal.SIGKILL)
         client.join()
 
 

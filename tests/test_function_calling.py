@@ -6,6 +6,7 @@ from typing import Any
 import openai
 import pytest
 
+from commands import claude_processes
 from conftest import ServerFactory
 from demo_upstream import Gate, Reply
 from function_calls import (
@@ -26,7 +27,6 @@ from function_calls import (
     text,
     tool,
 )
-from test_engine import claude_processes
 
 
 def test_a_call_goes_to_the_client_and_its_result_to_the_model(serve: ServerFactory) -> None:
@@ -391,12 +391,11 @@ def test_a_process_that_waited_serves_others(serve: ServerFactory) -> None:
 
 def test_a_call_whose_process_dies_is_answered_elsewhere(serve: ServerFactory) -> None:
     """A process that is killed while its turn waits costs the client nothing but time."""
-    others = {process.pid for process in claude_processes()}
+    others = claude_processes()
     server = serve()
     messages = called(server, "weather")
-    for process in claude_processes():
-        if process.pid not in others:
-            process.kill()
+    for process in claude_processes() - others:
+        process.kill()
     messages += results(calls_of(messages), "21 °C")
     _, completion = create(server, messages)
     assert completion.choices[0].message.content == "Fine."

@@ -59,7 +59,7 @@ LAYERS = (
     },
     {"process_pool", "request_faults"},
     {"chat_service", "http_layer", "pool_metrics"},
-    {"services"},
+    {"graceful_shutdown", "services"},
     {"agent_routes", "chat_routes", "composition", "debug_routes", "info_routes", "session_routes"},
     {"main"},
 )

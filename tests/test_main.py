@@ -7,10 +7,11 @@ import socket
 import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from cli_launch import find_cli
@@ -198,10 +199,10 @@ def test_sigterm_leaves_no_process_behind(start: Start) -> None:
     url = command.url()
     assert httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=30).status_code == 200
     wait_until(lambda: len(claude_processes(command.process.pid)) >= 2)
-    pids = claude_processes(command.process.pid)
+    processes = claude_processes(command.process.pid)
     command.process.send_signal(signal.SIGTERM)
     command.process.communicate(timeout=40)
-    assert gone(pids)
+    assert gone(processes)
 
 
 @linux
@@ -217,9 +218,9 @@ def test_sigkill_leaves_no_process_behind(
     url = command.url()
     with hanging_request(url, upstream):
         wait_until(lambda: len(claude_processes(command.process.pid)) >= 3)
-        pids = claude_processes(command.process.pid)
+        processes = claude_processes(command.process.pid)
         command.process.kill()
-    wait_until(lambda: gone(pids))
+    wait_until(lambda: gone(processes))
 
 
 @linux
@@ -233,5 +234,10 @@ def test_each_turn_leaves_no_process_behind(start: Start) -> None:
 
 
 def _no_zombies(pid: int) -> bool:
-    states = (Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] for child in descendants(pid))
-    return "Z" not in states
+    return not any(child.is_running() and _state(child) == psutil.STATUS_ZOMBIE for child in descendants(pid))
+
+
+def _state(process: psutil.Process) -> str | None:
+    with suppress(psutil.NoSuchProcess):
+        return process.status()
+    return None

@@ -1,0 +1,88 @@
+"""How a server ends: no new work, what is under way finishes in its time, and a second signal ends it at once."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from errors import ShuttingDownError
+from http_layer import error_response
+
+logger = logging.getLogger(__name__)
+
+_LAST_WORDS_SECONDS = 2
+"""For the errors of those whose time is over to reach their clients."""
+
+
+@dataclass
+class Door:
+    """Whether requests may come in, and how many are."""
+
+    is_shut: bool = False
+    under_way: int = 0
+
+
+class DoorKeeper:
+    """ASGI middleware that counts the requests under way, and lets none in once the door is shut."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        """Stand in front of `app`."""
+        self._app, self._door = app, door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or turn it away."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_last(message: Message) -> None:
+            if self._door.is_shut and message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        app = error_response(ShuttingDownError()) if self._door.is_shut else self._app
+        self._door.under_way += 1
+        try:
+            await app(scope, receive, send_last)
+        finally:
+            self._door.under_way -= 1
+
+
+class GracefulServer(uvicorn.Server):
+    """uvicorn, but at the first signal it goes on to answer what is under way, and turns others away in words."""
+
+    def __init__(self, config: uvicorn.Config, door: Door, grace: float, give_up: Callable[[], None]) -> None:
+        """`give_up` ends what is still under way after `grace` seconds."""
+        super().__init__(config)
+        self._door, self._grace, self._give_up = door, grace, give_up
+        self._signal: tuple[int, FrameType | None] | None = None
+        self._deadline = 0.0
+        self._has_given_up = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if self._signal:
+            self.force_exit = True
+            super().handle_exit(sig, frame)
+            return
+        self._door.is_shut, self._signal = True, (sig, frame)
+        self._deadline = time.monotonic() + self._grace
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look whether to exit."""
+        if self._signal and not self.should_exit:
+            self._come_to_an_end(*self._signal)
+        return await super().on_tick(counter)
+
+    def _come_to_an_end(self, sig: int, frame: FrameType | None) -> None:
+        is_late = time.monotonic() > self._deadline
+        if not self._door.under_way or (is_late and self._has_given_up):
+            super().handle_exit(sig, frame)
+        elif is_late:
+            logger.warning("%d requests took longer than SHUTDOWN_GRACE and are ended", self._door.under_way)
+            self._has_given_up, self._deadline = True, time.monotonic() + _LAST_WORDS_SECONDS
+            self._give_up()
