@@ -1,0 +1,127 @@
+"""A Claude Code process is killed, whatever it does just then: an answer or an honest error, and others are served."""
+
+import json
+import signal
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from chat import HELLO, MODEL, post, sse_data
+from commands import claude_processes, gone, linux, wait_until
+from conftest import Server, ServerFactory
+from demo_upstream import Gate, Reply, ToolCall
+
+pytestmark = linux
+STREAMED_OR_NOT = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+WEATHER: Any = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+
+
+@pytest.fixture
+def killed() -> Generator[Callable[[], None], None, None]:
+    """Kill the processes of this test's servers; at its end none of them is left, not even as a zombie."""
+    others, victims = claude_processes(), set[psutil.Process]()
+
+    def kill() -> None:
+        wait_until(lambda: bool(claude_processes() - others))
+        for process in claude_processes() - others - victims:
+            process.send_signal(signal.SIGKILL)
+            victims.add(process)
+
+    yield kill
+    assert victims
+    wait_until(lambda: gone(victims))
+
+
+@contextmanager
+def asking(server: Server, *, stream: bool) -> Generator[Future[httpx.Response], None, None]:
+    """A request that is under way."""
+    with ThreadPoolExecutor(1) as client:
+        yield client.submit(post, server, model=MODEL, messages=HELLO, stream=stream)
+
+
+def is_answered(answer: httpx.Response) -> bool:
+    """Whether it is a whole answer."""
+    return answer.status_code == 200 and "Fine." in answer.text and "error" not in answer.text
+
+
+def served(serve: ServerFactory, **options: Any) -> Server:
+    """A server of few processes in front of a model that says "Fine."."""
+    return serve(**{"spare_processes": 0, "max_processes": 2, **options})
+
+
+def test_a_spare(serve: ServerFactory, killed: Callable[[], None]) -> None:
+    """It is replaced before anybody needs it, or by whoever does."""
+    server = served(serve, spare_processes=1)
+    wait_until(lambda: httpx.get(f"{server.url}/v1/pool").json()["processes"]["spare"] == 1)
+    killed()
+    server.upstream.script(Reply(text="Fine."), times=None)
+    assert is_answered(post(server, model=MODEL, messages=HELLO))
+
+
+@STREAMED_OR_NOT
+def test_one_that_is_initialised(serve: ServerFactory, killed: Callable[[], None], stream: bool) -> None:
+    """Nothing was asked yet: another one does it."""
+    server = served(serve)
+    server.upstream.script(Reply(text="Fine."), times=None)
+    with asking(server, stream=stream) as answer:
+        killed()
+        assert is_answered(answer.result())
+    assert len(server.upstream.messages_requests()) == 1
+
+
+@STREAMED_OR_NOT
+def test_one_whose_model_has_not_begun(serve: ServerFactory, killed: Callable[[], None], stream: bool) -> None:
+    """The client has got nothing: another one asks again."""
+    server = served(serve)
+    server.upstream.script(Reply(hang=True))
+    server.upstream.script(Reply(text="Fine."), times=None)
+    with asking(server, stream=stream) as answer:
+        server.upstream.wait_for(lambda upstream: bool(upstream.messages_requests()))
+        killed()
+        assert is_answered(answer.result())
+
+
+@STREAMED_OR_NOT
+def test_one_in_the_middle_of_an_answer(serve: ServerFactory, killed: Callable[[], None], stream: bool) -> None:
+    """A client that has got a part is told of the error; one that hasn't gets an answer."""
+    server, gate = served(serve), Gate(after=1)
+    server.upstream.script(Reply(text=["One ", "two"], gate=gate))
+    server.upstream.script(Reply(text="Fine."), times=None)
+    with asking(server, stream=stream) as answer:
+        gate.reached()
+        killed()
+        if stream:
+            assert json.loads(sse_data(answer.result())[-1])["error"]["code"] == "claude_code_error"
+        else:
+            assert is_answered(answer.result())
+    assert is_answered(post(server, model=MODEL, messages=HELLO, stream=stream))
+
+
+@STREAMED_OR_NOT
+def test_one_that_waits_for_results(serve: ServerFactory, killed: Callable[[], None], stream: bool) -> None:
+    """Its conversation goes on in another one."""
+    server = served(serve)
+    server.upstream.script(Reply(tool_calls=[ToolCall("weather", {}, "toolu_1")]))
+    server.upstream.script(Reply(text="Fine."), times=None)
+    call = post(server, model=MODEL, messages=HELLO, tools=WEATHER).json()["choices"][0]["message"]
+    assert call["tool_calls"][0]["id"] == "toolu_1"
+    killed()
+    result = {"role": "tool", "tool_call_id": "toolu_1", "content": "21 °C"}
+    assert is_answered(post(server, model=MODEL, messages=[*HELLO, call, result], tools=WEATHER, stream=stream))
+
+
+@STREAMED_OR_NOT
+def test_one_that_is_parked(serve: ServerFactory, killed: Callable[[], None], stream: bool) -> None:
+    """The next message of its conversation is answered by another one, which knows all of it."""
+    server = served(serve)
+    server.upstream.script(Reply(text="Fine."), times=None)
+    first = post(server, model=MODEL, messages=HELLO).json()["choices"][0]["message"]
+    killed()
+    more: Any = [*HELLO, first, {"role": "user", "content": "And now?"}]
+    assert is_answered(post(server, model=MODEL, messages=more, stream=stream))
+    assert len(server.upstream.messages_requests()[-1].body["messages"]) == 3
