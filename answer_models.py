@@ -100,11 +100,10 @@ class CompletionUsage(Sent):
     def of(cls, ends: Sequence[TurnEnded], *, in_full: bool = False) -> "CompletionUsage":
         """Count a completion's turns together as OpenAI does; `in_full`: with what Claude Code counted, as it is."""
         usage = sum((ended.usage for ended in ends), Usage())
-        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         return cls(
-            prompt_tokens=prompt,
+            prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.output_tokens,
-            total_tokens=prompt + usage.output_tokens,
+            total_tokens=usage.prompt_tokens + usage.output_tokens,
             prompt_tokens_details=PromptTokensDetails(cached_tokens=usage.cache_read_input_tokens),
             completion_tokens_details=CompletionTokensDetails(reasoning_tokens=usage.reasoning_tokens),
             claude=ClaudeUsage.of(usage, total_cost(ends)) if in_full else None,

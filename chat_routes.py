@@ -18,16 +18,17 @@ from answer_models import ChatCompletion, ErrorResponse
 from chat_service import ChoiceEvent, Completion
 from client_functions import call_style
 from errors import ApiError, InvalidRequestError
-from http_layer import CLIENT_LEFT
 from message_adapter import to_chat_completion
 from models import ChatCompletionRequest
 from parameter_validator import Rules, check_parameters
 from request_body import parse_chat_completion, parse_json_object, read_body
 from request_faults import explained
 from request_options import RequestOptions, read_options
+from request_record import CLIENT_LEFT, record_of
 from services import CallerDependency, ServicesDependency, limited_behind_key, require_quota
 from streaming import ChunkEncoder
-from turns import TurnEnded, TurnEvent, total_cost
+from turn_notes import TurnNotes
+from turns import TurnEvent, total_cost
 
 _LINE_END = "\n"
 _PING_SECONDS = 15
@@ -55,7 +56,9 @@ async def create_chat_completion(request: Request, services: ServicesDependency,
         if not body.enable_tools:
             ignored = (*ignored, *_without_effect(options, services.rules))
         begin = services.chat.begin(body, caller, options, request.state.request_id)
-        answering = _Answering(begin, body, ignored, options)
+        notes = TurnNotes(record_of(request), tells_content=services.settings.log_prompts)
+        notes.asked(body, parameters)
+        answering = _Answering(begin, body, ignored, options, notes)
         return await _unless_client_leaves(request, answering.streamed() if body.stream else answering.whole())
 
 
@@ -67,16 +70,18 @@ class _Answering:
     body: ChatCompletionRequest
     ignored: Sequence[str]
     options: RequestOptions
+    notes: TurnNotes
 
     async def whole(self) -> Response:
         """Answer when all is there."""
-        completion, style = await self.begin, call_style(self.body)
+        completion, style = await self._begun(), call_style(self.body)
         turns: list[list[TurnEvent]] = [[] for _ in range(self.body.choices)]
         turns[completion.first].append(completion.started)
         async with aclosing(completion.events) as events:
             async for index, event in events:
+                self.notes.saw(event)
                 turns[index].append(event)
-        ends = [event for turn in turns for event in turn if isinstance(event, TurnEnded)]
+        ends = self.notes.completed()
         in_full = self.options.usage_in_full
         answer = to_chat_completion(completion.id, completion.created, turns, style, in_full=in_full)
         steps = {"X-Claude-Turns": str(sum(ended.steps for ended in ends))} if self.body.enable_tools else {}
@@ -85,7 +90,7 @@ class _Answering:
 
     async def streamed(self) -> Response:
         """Begin before the status line is sent, so that a failure until then keeps its status."""
-        completion = await self.begin
+        completion = await self._begun()
         encoder = ChunkEncoder(
             completion.id,
             completion.created,
@@ -93,7 +98,13 @@ class _Answering:
             self.body.choices,
             usage=("full" if self.options.usage_in_full else "openai") if self.body.include_usage else None,
         )
-        return _TurnResponse(completion.events, _sse_data(encoder, completion), self._headers(completion))
+        data = _sse_data(encoder, completion, self.notes)
+        return _TurnResponse(completion.events, data, self._headers(completion))
+
+    async def _begun(self) -> Completion:
+        completion = await self.begin
+        self.notes.began(completion)
+        return completion
 
     def _headers(self, completion: Completion) -> dict[str, str]:
         reported = sorted({*self.ignored, *(each.name for each in completion.adjusted)})
@@ -118,19 +129,24 @@ def _without_effect(options: RequestOptions, rules: Rules) -> Sequence[str]:
     return options.agent.headers
 
 
-async def _sse_data(encoder: ChunkEncoder, completion: Completion) -> AsyncGenerator[str, None]:
+async def _sse_data(encoder: ChunkEncoder, completion: Completion, notes: TurnNotes) -> AsyncGenerator[str, None]:
     try:
         for chunk in encoder.encode(completion.started, completion.first):
             yield chunk
         async for index, event in completion.events:
+            notes.saw(event)
             for chunk in encoder.encode(event, index):
                 yield chunk
+        notes.completed()
     except ApiError as error:
         # The status line is out. An error event and no [DONE] is what tells a client that this is no answer.
+        notes.failed(error)
         yield json.dumps(error.body())
     except Exception:  # the request's edge, too: a cut would look like a good answer
         logger.exception("A stream broke off")
-        yield json.dumps(ApiError("The server had an error in the middle of its answer. Its log says which.").body())
+        fault = ApiError("The server had an error in the middle of its answer. Its log says which.")
+        notes.failed(fault)
+        yield json.dumps(fault.body())
 
 
 class _TurnResponse(EventSourceResponse):

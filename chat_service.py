@@ -186,7 +186,7 @@ class ChatService:
             again = None if turn.has_acted else self._again(request, error, turn.origin)
             if again is None:
                 raise
-            logger.warning("The turn is tried again: %s", error)
+            logger.warning("The turn is tried again, after %s", error.code)
             turn.is_second_try = True
         begun = await _first(self._played(again, profile, owner, turn, fresh=again is request))
         if again is not request:

@@ -33,6 +33,7 @@ from errors import ApiError, ClaudeCodeError, UpstreamTimeoutError
 from permission_hooks import PermissionHooks
 from process_books import Costs, DiskWatch
 from sdk_transport import ChannelTransport
+from server_log import of_no_request
 from tool_bridge import results_in
 from tool_calls import OwnToolCalls
 from turn_events import events_of
@@ -206,7 +207,7 @@ class ClaudeProcess:
             **({"jsonSchema": json.loads(schema)} if schema else {}),
         }
         try:
-            with anyio.fail_after(_INITIALIZE_TIMEOUT_SECONDS):
+            with anyio.fail_after(_INITIALIZE_TIMEOUT_SECONDS), of_no_request():
                 await self._client.connect()
         except Exception as error:  # the edge of the process: the SDK raises bare Exceptions here
             logger.warning("Claude Code process %d didn't initialise: %s", self.pid, self._channel.last_words())

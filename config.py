@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server_log import LogFormat
 from setting_types import (
     CustomHeaders,
     NameMap,
@@ -232,7 +233,19 @@ class Settings(BaseSettings):
         description='Web origins whose pages may call, as JSON (`["https://a.example"]`) or with commas; `*`: all. '
         "None: pages from this machine.",
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Names by which clients may call the server (`Host`), with commas; `*.a.example`: all beneath. "
+        "None: any, where it asks for keys; else addresses, `localhost` and names without a dot.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="How much is logged.")
+    log_format: LogFormat = Field(
+        default="console", description="Form of the log: `console` for people, `json` for programs, one object a line."
+    )
+    log_prompts: bool = Field(
+        default=False,
+        description="`true`: what is asked and answered is logged, which nothing else does.",
+    )
     demo: bool = Field(
         default=False, description="`true`: no account, answers from the built-in demo upstream (as `--demo`)."
     )
@@ -283,9 +296,9 @@ class Settings(BaseSettings):
             raise ValueError("there is no such directory")
         return value and value.resolve()
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "allowed_hosts", mode="before")
     @classmethod
-    def _origins(cls, value: object) -> object:
+    def _names(cls, value: object) -> object:
         # Similar servers' .env files write JSON; shells and compose files prefer commas.
         return tuple(re.findall(r"[^\s,\"'\[\]]+", value)) if isinstance(value, str) else value
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import anyio
 import uvicorn
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from schema_instance import instance
 
@@ -314,14 +313,6 @@ def _error(reply: Reply, default_type: str) -> Json:
 # The server
 
 
-class _Unlogged(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # A class, chosen at run time.
-    """Keeps its requests out of the access log; uvicorn's own setting would silence that of the whole program."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.access_log = False
-
-
 class _Quiet(uvicorn.Server):
     """A server inside another program: signals are that program's."""
 
@@ -365,7 +356,9 @@ class DemoUpstream:
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> AsyncGenerator[str, None]:
         """Serve in this event loop; yields the base URL."""
         with create_server((host, port), backlog=1024) as listener:
-            config = uvicorn.Config(self, http=_Unlogged, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+            config = uvicorn.Config(
+                self, access_log=False, lifespan="off", log_config=None, timeout_graceful_shutdown=1
+            )
             server = _Quiet(config)
             serving = asyncio.create_task(server.serve([listener]))
             try:

@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from errors import ShuttingDownError
-from http_layer import error_response
+from http_layer import refuse
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +44,12 @@ class DoorKeeper:
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
-        app = error_response(ShuttingDownError()) if self._door.is_shut else self._app
-        self._door.under_way += 1
+        is_late, self._door.under_way = self._door.is_shut, self._door.under_way + 1
         try:
-            await app(scope, receive, send_last)
+            if is_late:
+                await refuse(ShuttingDownError(), scope, receive, send_last)
+            else:
+                await self._app(scope, receive, send_last)
         finally:
             self._door.under_way -= 1
 

@@ -10,25 +10,37 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from config import is_local_address
-from errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError, PermissionDeniedError
+from errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
+from request_record import CLIENT_LEFT, RECORD, RequestRecord, note_error
+from server_log import of_request
 
 logger = logging.getLogger(__name__)
 
 # The version that OpenAI's API has answered with for years; some clients log it.
 _OPENAI_VERSION = "2020-10-01"
 
-CLIENT_LEFT = 499
-"""Nobody reads this answer: the client has left. The status is nginx's name for it."""
-
-
 _RESPONSE_HEADERS = "response_headers"
+
+# Of an API: its answers are for who asked and nobody else, and there is nothing in them to run.
+_SECURITY_HEADERS: Mapping[str, str] = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+}
+# Swagger UI, which FastAPI's page loads, and the page's own lines.
+_CDN = "https://cdn.jsdelivr.net"
+_POLICIES_OF_PAGES: Mapping[str, str] = {
+    "/": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "/docs": f"default-src 'none'; script-src {_CDN} 'unsafe-inline'; style-src {_CDN} 'unsafe-inline'; "
+    "img-src https://fastapi.tiangolo.com data:; connect-src 'self'; frame-ancestors 'none'",
+}
 
 
 def add_response_headers(request: Request, headers: Mapping[str, str]) -> None:
@@ -49,61 +61,45 @@ class CommonHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
         request_id = scope.setdefault("state", {})["request_id"] = f"req_{uuid.uuid4().hex}"
-        begun = False
+        record = RequestRecord.begin(scope, request_id)
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal begun
             if message["type"] == "http.response.start":
-                begun = True
+                record.status = int(message["status"])
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 headers["openai-version"] = _OPENAI_VERSION
-                headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
+                headers["openai-processing-ms"] = str(round((time.perf_counter() - record.began) * 1000))
                 headers.update(self._extra)
-                for name, value in scope.get("state", {}).get(_RESPONSE_HEADERS, {}).items():
+                if policy := _POLICIES_OF_PAGES.get(scope["path"]):
+                    headers["content-security-policy"] = policy
+                for name, value in {**scope["state"].get(_RESPONSE_HEADERS, {}), **_SECURITY_HEADERS}.items():
                     headers.setdefault(name, value)
             await send(message)
 
+        with of_request(request_id):
+            try:
+                await self._served(scope, receive, send_with_headers)
+            finally:
+                record.path = getattr(scope.get("route"), "path", record.path)
+                record.write()
+
+    async def _served(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, receive, send)
         except Exception:  # the request's edge: whatever it is, the client gets an envelope
-            logger.exception("%s failed", request_id)
-            if begun:
+            logger.exception("A request failed")
+            if scope["state"][RECORD].status is not None:
                 raise  # The server closes the connection: half an answer must not look whole.
             error = ApiError("The server had an error while processing your request. Its log says which.")
-            await error_response(error)(scope, receive, send_with_headers)
+            await refuse(error, scope, receive, send)
 
 
-class OriginGuard(CORSMiddleware):
-    """CORS that also refuses the requests of foreign pages, whose answers they couldn't read anyway.
-
-    For a server without keys: otherwise any page that its user opens could spend the Claude login.
-    """
-
-    _warned = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; the first one from beyond this machine is worth a warning."""
-        server = (scope.get("server") or ("",))[0]
-        if server and not self._warned and not is_local_address(server):
-            self._warned = True
-            logger.warning(
-                "This server is reached at %s and asks for no API key: whoever reaches it may use it", server
-            )
-        await super().__call__(scope, receive, send)
-
-    async def simple_response(self, scope: Scope, receive: Receive, send: Send, request_headers: Headers) -> None:
-        """Answer a request that names its origin."""
-        origin = request_headers.get("origin")
-        if origin is None or self.is_allowed_origin(origin=origin):
-            await super().simple_response(scope, receive, send, request_headers=request_headers)
-        else:
-            error = PermissionDeniedError(
-                "Pages of this origin may not call here. The operator can name it in CORS_ORIGINS, or set API_KEYS."
-            )
-            await error_response(error)(scope, receive, send)
+async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request with an error."""
+    note_error(scope, error)
+    await error_response(error)(scope, receive, send)
 
 
 def error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -111,24 +107,23 @@ def error_response(error: ApiError, headers: Mapping[str, str] | None = None) ->
     return JSONResponse(error.body(), error.status, {**error.headers, **(headers or {})})
 
 
-async def _on_api_error(_request: Request, error: ApiError) -> JSONResponse:
+async def _on_api_error(request: Request, error: ApiError) -> JSONResponse:
+    note_error(request.scope, error)
     return error_response(error)
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
     """Only the router raises these: an unknown path, or a wrong method with its `Allow`."""
     address = f"{request.method} {request.url.path}"
+    ours: ApiError = NotFoundError(f"Unknown request URL: {address}. The API is described at /docs.")
     if error.status_code == MethodNotAllowedError.status:
-        return error_response(
-            MethodNotAllowedError(f"Not allowed: {address}. See the Allow header, or /docs."), error.headers
-        )
-    return error_response(
-        NotFoundError(f"Unknown request URL: {address}. The API is described at /docs."), error.headers
-    )
+        ours = MethodNotAllowedError(f"Not allowed: {address}. See the Allow header, or /docs.")
+    note_error(request.scope, ours)
+    return error_response(ours, error.headers)
 
 
-async def _on_validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
-    return error_response(InvalidRequestError(str(error)))
+async def _on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    return await _on_api_error(request, InvalidRequestError(str(error)))
 
 
 async def _on_client_disconnect(_request: Request, _error: ClientDisconnect) -> Response:

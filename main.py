@@ -6,7 +6,6 @@ python main.py [PORT] [--host HOST] [--demo], or uvicorn main:app --reload --no-
 
 import argparse
 import errno
-import logging
 import os
 import secrets
 import socket
@@ -30,14 +29,16 @@ import debug_routes
 import info_routes
 import session_routes
 from auth import KeyRing, hash_key
+from browser_guards import HostGuard, OriginGuard
 from cli_launch import check_cli, find_cli
 from composition import open_services
 from config import VERSION, ConfigurationError, Settings, load_settings
 from graceful_shutdown import Door, DoorKeeper, GracefulServer
 from grant_setup import check_grants
-from http_layer import ERROR_HANDLERS, CommonHeaders, OriginGuard, describe_bodies
+from http_layer import ERROR_HANDLERS, CommonHeaders, describe_bodies
 from keys_file import check_name
 from models import AnyParameters, ChatCompletionRequest, ToolConfigRequest
+from server_log import start_logging
 
 _PORTS_TO_TRY = 100
 _CUT_OFF_SECONDS = 1
@@ -128,6 +129,8 @@ def create_app(settings: Settings) -> FastAPI:
         allow_headers=["*"],
         expose_headers=["*"],
     )
+    if settings.allowed_hosts or not settings.asks_for_keys:
+        app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
     app.state.door = Door()
     app.add_middleware(DoorKeeper, door=app.state.door)
     app.add_middleware(CommonHeaders, extra={"X-Claude-Backend": "demo"} if settings.demo else {})
@@ -150,11 +153,10 @@ def __getattr__(name: str) -> FastAPI:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _start_logging(settings: Settings, line: str = logging.BASIC_FORMAT) -> None:
-    logging.basicConfig(level=settings.log_level, format=line)
-    if settings.debug_mode:
-        for module in Path(__file__).parent.glob("*.py"):
-            logging.getLogger(module.stem).setLevel(logging.DEBUG)
+def _start_logging(settings: Settings) -> None:
+    ours = (module.stem for module in Path(__file__).parent.glob("*.py"))
+    is_verbose = settings.debug_mode or settings.log_level == "DEBUG"
+    start_logging(settings.log_level, settings.log_format, verbose=ours if is_verbose else ())
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -273,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _keys_command(given[1:])
     try:
         settings = load_settings(**_parsed(given))
-        _start_logging(settings, "%(asctime)s %(levelname)s %(name)s: %(message)s")
+        _start_logging(settings)
         check_cli(find_cli(settings.claude_cli_path), settings.environment.get("PATH", ""))
         _check_settings(settings)
         new_key = _offered_key(settings)

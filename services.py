@@ -19,6 +19,7 @@ from parameter_validator import Rules
 from process_pool import ProcessPool
 from quotas import Quotas
 from rate_limiter import LimitedRoute, RateLimiter, Standing
+from request_record import record_of
 from session_manager import SessionManager
 from stores import Connection
 from tool_grants import ToolGrants
@@ -68,10 +69,14 @@ _bearer = HTTPBearer(auto_error=False, description="One of the server's API keys
 
 
 async def require_key(
-    services: ServicesDependency, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request,
+    services: ServicesDependency,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
     """Route dependency: only callers with a key of ours pass, where there are keys. Returns who it is."""
-    return services.keys.caller(credentials.credentials if credentials else None)
+    caller = services.keys.caller(credentials.credentials if credentials else None)
+    record_of(request).key = caller.name
+    return caller
 
 
 CallerDependency = Annotated[Caller, Depends(require_key)]

@@ -294,6 +294,11 @@ class Usage:
     cache_creation_input_tokens: int = 0
     reasoning_tokens: int = 0
 
+    @property
+    def prompt_tokens(self) -> int:
+        """All that were read, as OpenAI counts them."""
+        return self.input_tokens + self.cache_read_input_tokens + self.cache_creation_input_tokens
+
     def __add__(self, other: "Usage") -> "Usage":
         """Count both together."""
         return Usage(*map(sum, zip(astuple(self), astuple(other), strict=True)))

@@ -53,8 +53,8 @@ class Failure:
         if self.status is None and self.login_failed:
             return ClaudeLoginError("Claude Code is not logged in. GET /v1/auth/status says what is missing.")
         if self.status is None or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            # The CLI's prose names the upstream's address here.
-            logger.warning("Claude's API failed (HTTP %s): %s", self.status, self.prose)
+            # Without a status the words are Claude Code's, which name addresses; with one the API's, which may quote.
+            logger.warning("Claude's API failed (HTTP %s) %s", self.status, "" if self.status else self.prose)
             return self._with_status(_FAILED.format(f"HTTP {self.status}" if self.status else "no answer"))
         prose = self.prose.removeprefix("API Error: ").removeprefix(f"{self.status} ")
         is_of_the_form = not _OF_ANOTHER_PLACE.match(prose) and _LACKS_OUTPUT_FORMAT.search(prose)

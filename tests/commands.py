@@ -1,12 +1,13 @@
 """The server as a user starts it, and its processes as the kernel knows them, for the tests of the command line."""
 
+import json
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import IO
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -35,6 +36,11 @@ class Command:
         address = self.read_until(r"http://\S+:\d+")[0]
         self.read_until("startup complete")
         return address
+
+    def next_request(self) -> dict[str, Any]:
+        """Wait for the next line that the log, as JSON, has of a request."""
+        line: dict[str, Any] = json.loads(self.read_until(r'.*"event": "request".*')[0])
+        return line
 
 
 Start = Callable[..., Command]

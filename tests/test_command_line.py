@@ -96,7 +96,7 @@ def test_a_key_that_is_made_at_the_question_is_enforced(terminal: Callable[..., 
     assert "Incorrect API key" not in answer.stdout
     server.process.send_signal(signal.SIGTERM)
     screen = server.read_to_theend()
-    assert "DEBUG" in screen
+    assert "uvicorn.error" in screen, "the log is on the screen, too"
     assert screen.count(key) == 2, "once by itself and once in the curl line"
 
 
@@ -174,7 +174,7 @@ def test_an_open_server_is_warned_of(start: Start, host: str, variables: dict[st
     command.url()
     output = "".join(command.lines)
     assert ("WARNING: no API key protects this server" in output) == warned
-    assert ("WARNING composition: This server listens on" in output) == warned
+    assert ("[warning  ] This server listens on" in output) == warned
 
 
 def new_key(start: Start, *arguments: str) -> tuple[str, str]:

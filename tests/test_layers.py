@@ -15,11 +15,12 @@ LAYERS = (
         "errors",
         "inspections",
         "schema_instance",
+        "server_log",
         "side_by_side",
         "tool_catalog",
         "workspaces",
     },
-    {"sandbox", "setting_types", "tool_policy", "turns"},
+    {"request_record", "sandbox", "setting_types", "tool_policy", "turns"},
     {"config"},
     {"agent_launch", "cli_frames", "conversation", "demo_upstream", "json_schema", "keys_file", "mcp_config", "models"},
     {
@@ -59,7 +60,7 @@ LAYERS = (
     },
     {"process_pool", "request_faults"},
     {"chat_service", "http_layer", "pool_metrics"},
-    {"graceful_shutdown", "services"},
+    {"browser_guards", "graceful_shutdown", "services", "turn_notes"},
     {"agent_routes", "chat_routes", "composition", "debug_routes", "info_routes", "session_routes"},
     {"main"},
 )

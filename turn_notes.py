@@ -1,0 +1,58 @@
+"""What a chat completion's line in the log tells, and, where the operator wants it, what was asked and answered."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from chat_service import Completion
+from errors import ApiError
+from models import ChatCompletionRequest
+from request_record import RequestRecord
+from turns import TurnEnded, TurnEvent, Usage, total_cost
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TurnNotes:
+    """Takes notes of one completion."""
+
+    record: RequestRecord
+    tells_content: bool
+    _ends: list[TurnEnded] = field(default_factory=list)
+
+    def asked(self, body: ChatCompletionRequest, parameters: Mapping[str, Any]) -> None:
+        """Note what is wanted."""
+        self.record.model, self.record.stream = body.model, bool(body.stream)
+        self.record.in_session = body.session_id is not None
+        if self.tells_content:
+            logger.info("prompt", extra={"messages": parameters["messages"]})
+
+    def began(self, completion: Completion) -> None:
+        """Note that the model has begun to answer; unless the rest is seen, too, the client will have left."""
+        self.record.answered_by, self.record.process_origin = completion.started.model, completion.origin
+        self.record.overhead_ms = round(completion.overhead_seconds * 1000, 1)
+        self.record.first_event_ms = round((time.perf_counter() - self.record.began) * 1000, 1)
+        self.record.outcome = "client_left"
+
+    def saw(self, event: TurnEvent) -> None:
+        """Note an event, if it is an end."""
+        if not isinstance(event, TurnEnded):
+            return
+        self._ends.append(event)
+        if self.tells_content:
+            logger.info("answer", extra={"content": [asdict(block) for block in event.answer.content]})
+
+    def completed(self) -> Sequence[TurnEnded]:
+        """Note that all is answered; return the ends of the turns."""
+        used = sum((ended.usage for ended in self._ends), Usage())
+        self.record.prompt_tokens, self.record.completion_tokens = used.prompt_tokens, used.output_tokens
+        self.record.cost_usd = total_cost(self._ends)
+        self.record.outcome = "completed"
+        return self._ends
+
+    def failed(self, error: ApiError) -> None:
+        """Note that it failed after it had begun."""
+        self.record.outcome, self.record.error = "failed", error.code or error.type
