@@ -2,12 +2,11 @@
 
 from collections import Counter, defaultdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
 from agent_task import ALL_TOOLS, Narrowing
-from answer_models import ErrorResponse
 from callers import Caller
 from report_models import (
     McpServerList,
@@ -24,12 +23,8 @@ from services import CallerDependency, Services, ServicesDependency, limited_beh
 from stores import SessionInfo
 from tool_catalog import OWN_TOOLS
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 409, 413, 429, 502, 503)
-}
-
-router = APIRouter(dependencies=[Depends(require_key)], responses={401: _ERRORS[401]})
-limited_router = APIRouter(dependencies=limited_behind_key("session"), responses=_ERRORS)
+router = APIRouter(dependencies=[Depends(require_key)])
+limited_router = APIRouter(dependencies=limited_behind_key("session"), responses={429: {}})
 
 # What exactly is a matter between the operator and the server.
 _FAILED = "It can't be used; the log of this server says why."
@@ -56,7 +51,7 @@ async def list_tools(services: ServicesDependency, caller: CallerDependency) -> 
 
 
 @limited_router.head("/v1/tools/config", include_in_schema=False)
-@limited_router.get("/v1/tools/config")
+@limited_router.get("/v1/tools/config", responses={404: {}})
 async def tool_config(
     services: ServicesDependency, caller: CallerDependency, session_id: Annotated[str | None, Query()] = None
 ) -> ToolConfigReport:
@@ -65,7 +60,7 @@ async def tool_config(
     return _config(services, caller, session)
 
 
-@limited_router.post("/v1/tools/config")
+@limited_router.post("/v1/tools/config", responses={404: {}, 409: {}})
 async def narrow_tools(request: Request, services: ServicesDependency, caller: CallerDependency) -> ToolConfigReport:
     """Let a session, from its next turn on, use only some of the tools that it has; it doesn't get them back."""
     raw = await read_body(request.stream(), services.settings.max_request_size)
@@ -104,7 +99,7 @@ async def tool_stats(services: ServicesDependency, caller: CallerDependency) -> 
 
 
 @limited_router.head("/v1/mcp/servers", include_in_schema=False)
-@limited_router.get("/v1/mcp/servers")
+@limited_router.get("/v1/mcp/servers", responses={502: {}})
 async def mcp_servers(services: ServicesDependency, caller: CallerDependency) -> McpServerList:
     """Start the MCP servers that the key may use, and tell their state and their tools."""
     found = await services.mcp.servers(services.grants.servers(caller.limits))

@@ -14,7 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from answer_models import ChatCompletion, ErrorResponse
+from answer_models import ChatCompletion
 from chat_service import ChoiceEvent, Completion
 from client_functions import call_style
 from errors import ApiError, InvalidRequestError
@@ -38,12 +38,25 @@ logger = logging.getLogger(__name__)
 
 router = APIRouter(dependencies=[*limited_behind_key("chat"), Depends(require_quota)])
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse} for status in (400, 401, 403, 404, 409, 413, 429, 500, 502, 503, 504)
+# Those that only this route can answer; openapi_document.py has what they mean, and the others.
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    **{status: {} for status in (404, 409, 429, 502, 504)},
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "object",
+                    "description": "With `stream`, each event: a chunk, or at last `[DONE]`; or an error, and no more.",
+                    "properties": {"data": {"type": "string"}},
+                    "required": ["data"],
+                }
+            }
+        }
+    },
 }
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ERRORS)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ANSWERS)
 async def create_chat_completion(request: Request, services: ServicesDependency, caller: CallerDependency) -> Response:
     """Answer a conversation, whole or, with `stream: true`, as server-sent events."""
     raw = await read_body(request.stream(), services.settings.max_request_size)

@@ -7,7 +7,6 @@ from urllib.parse import unquote_plus
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from answer_models import ErrorResponse
 from callers import Caller
 from errors import ApiError, InvalidRequestError
 from models import EXAMPLE_REQUEST
@@ -22,11 +21,11 @@ from report_models import (
     RequestFault,
     ValidationReport,
 )
-from request_body import as_object, parse_json, parse_json_object, read_body
+from request_body import as_object, check_values, parse_json, parse_json_object, read_body
 from request_faults import MOST_FAULTS, Examination, examine, place_of_break
 from services import CallerDependency, Services, ServicesDependency, limited_behind_key, require_key
 
-router = APIRouter(responses={401: {"model": ErrorResponse}, 413: {"model": ErrorResponse}})
+router = APIRouter()
 
 # Rather one too many: of a header that isn't shown its presence is still told.
 _SECRET_NAME = re.compile(r"auth|cookie|credential|csrf|jwt|key|pass|pwd|secret|signature|token|xsrf", re.IGNORECASE)
@@ -40,13 +39,13 @@ _REDACTED = "[redacted]"
     "/v1/debug/request",
     response_model=DebugReport,
     dependencies=limited_behind_key("debug"),
-    responses={429: {"model": ErrorResponse}},
+    responses={429: {}},
 )
 async def debug_request(request: Request, services: ServicesDependency, caller: CallerDependency) -> Response:
     """Say what was received and how it validates as a chat completion, valid or not. No turn is started."""
     raw = await read_body(request.stream(), services.settings.max_request_size)
     body, break_place = _parsed(raw)
-    result, fates = await _validated(body, break_place, services, caller)
+    result, fates = await _validated(raw, body, break_place, services, caller)
     info = DebugInfo(
         method=request.method,
         url=_shown_url(request),
@@ -64,7 +63,7 @@ async def debug_request(request: Request, services: ServicesDependency, caller: 
     return Response(DebugReport(debug_info=info).model_dump_json(), media_type="application/json")
 
 
-@router.post("/v1/compatibility", dependencies=[Depends(require_key)], responses={400: {"model": ErrorResponse}})
+@router.post("/v1/compatibility", dependencies=[Depends(require_key)])
 async def compatibility(request: Request, services: ServicesDependency) -> CompatibilityReport:
     """Say which parameters of a body are supported, mapped to something of Claude's, ignored, refused or unknown."""
     raw = await read_body(request.stream(), services.settings.max_request_size)
@@ -79,13 +78,14 @@ def _parsed(raw: bytes) -> tuple[Any, str | None]:
 
 
 async def _validated(
-    body: Any, break_place: str | None, services: Services, caller: Caller
+    raw: bytes, body: Any, break_place: str | None, services: Services, caller: Caller
 ) -> tuple[ValidationReport, ParameterFates]:
     if break_place is not None:
         fault = InvalidRequestError(f"The body is no JSON: {break_place}.", code="invalid_json")
         return _validation([fault]), _NO_FATES
     try:
         parameters = as_object(body)
+        check_values(raw, body)
     except InvalidRequestError as fault:
         return _validation([fault]), _NO_FATES
     examination = examine(parameters, services.rules)

@@ -1,4 +1,4 @@
-"""What all routes have in common: OpenAI's headers, OpenAI's envelope for every error, and the OpenAPI document."""
+"""What all routes have in common: OpenAI's headers, security's, and OpenAI's envelope for every error."""
 
 import logging
 import time
@@ -6,10 +6,9 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -137,30 +136,3 @@ ERROR_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Any]] = {
     ClientDisconnect: _on_client_disconnect,
 }
 """FastAPI's `exception_handlers`: every error leaves the app in OpenAI's envelope."""
-
-
-def describe_bodies(app: FastAPI, bodies: Mapping[str, type[BaseModel]]) -> None:
-    """Add the bodies of these POST routes, which we parse ourselves, to the OpenAPI document."""
-    derived = app.openapi
-
-    def complete() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = derived()
-            for path, model in bodies.items():
-                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                document["components"]["schemas"].update(schema.pop("$defs", {}))
-                content = {"application/json": {"schema": schema}}
-                document["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
-            _forget_422(document)
-        return derived()
-
-    app.openapi = complete  # type: ignore[method-assign]  # FastAPI's documented way to extend it
-
-
-def _forget_422(document: dict[str, Any]) -> None:
-    """FastAPI names its own answer to what doesn't validate; here that is a 400 in OpenAI's envelope."""
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-    for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.responses import HTMLResponse
 
 import pool_metrics
-from answer_models import ErrorResponse, Model, ModelList
+from answer_models import Model, ModelList
 from config import VERSION
 from errors import ApiError
 from report_models import AuthStatus, Health, PoolStatus, Version
 from services import CallerDependency, Services, ServicesDependency, limited, limited_behind_key, require_key
 
 open_router = APIRouter()
-router = APIRouter(dependencies=[Depends(require_key)], responses={401: {"model": ErrorResponse}})
-limited_router = APIRouter(dependencies=limited_behind_key("auth"), responses={401: {"model": ErrorResponse}})
+router = APIRouter(dependencies=[Depends(require_key)])
+limited_router = APIRouter(dependencies=limited_behind_key("auth"))
 
 _LANDING = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>claude-wrapper</title>
@@ -43,7 +43,7 @@ async def landing(services: ServicesDependency) -> HTMLResponse:
 
 
 @open_router.head("/health", dependencies=[Depends(limited("health"))], include_in_schema=False)
-@open_router.get("/health", dependencies=[Depends(limited("health"))], responses={429: {"model": ErrorResponse}})
+@open_router.get("/health", dependencies=[Depends(limited("health"))], responses={429: {}})
 async def health(services: ServicesDependency) -> Health:
     """Say that the server is up, degraded where its store is away; nothing is asked of Claude."""
     status = "healthy" if await services.connection.ping() else "degraded"
@@ -63,14 +63,14 @@ async def versions(services: ServicesDependency) -> Version:
 
 
 @router.head("/v1/models", include_in_schema=False)
-@router.get("/v1/models")
+@router.get("/v1/models", responses={502: {}})
 async def list_models(services: ServicesDependency, caller: CallerDependency) -> ModelList:
     """List the models of this account, their aliases and the operator's, as far as the caller may ask for them."""
     return ModelList(data=[_model(name, services) for name in await services.catalog.names(caller.limits)])
 
 
 @router.head("/v1/models/{name:path}", include_in_schema=False)
-@router.get("/v1/models/{name:path}", responses={404: {"model": ErrorResponse}})
+@router.get("/v1/models/{name:path}", responses={404: {}, 502: {}})
 async def retrieve_model(name: str, services: ServicesDependency, caller: CallerDependency) -> Model:
     """Say whether a model of this name can be asked for."""
     services.catalog.check(name, caller.limits)
@@ -106,7 +106,7 @@ async def metrics(services: ServicesDependency) -> Response:
 
 
 @limited_router.head("/v1/auth/status", include_in_schema=False)
-@limited_router.get("/v1/auth/status", responses={429: {"model": ErrorResponse}})
+@limited_router.get("/v1/auth/status", responses={429: {}})
 async def auth_status(services: ServicesDependency) -> AuthStatus:
     """Say which login is in use, whether it is complete, what is missing and how to mend it."""
     login = services.login

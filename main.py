@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.gzip import GZipMiddleware
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 from sse_starlette.sse import AppStatus
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -35,9 +35,9 @@ from composition import open_services
 from config import VERSION, ConfigurationError, Settings, load_settings
 from graceful_shutdown import Door, DoorKeeper, GracefulServer
 from grant_setup import check_grants
-from http_layer import ERROR_HANDLERS, CommonHeaders, describe_bodies
+from http_layer import ERROR_HANDLERS, CommonHeaders
 from keys_file import check_name
-from models import AnyParameters, ChatCompletionRequest, ToolConfigRequest
+from openapi_document import complete_document
 from server_log import start_logging
 
 _PORTS_TO_TRY = 100
@@ -50,12 +50,6 @@ _FAST = 1
 """zlib's level of least work: the event loop waits for it, and JSON shrinks nearly as much as at the highest."""
 _LOCAL_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
-_BODIES: Mapping[str, type[BaseModel]] = {
-    "/v1/chat/completions": ChatCompletionRequest,
-    "/v1/debug/request": AnyParameters,
-    "/v1/compatibility": AnyParameters,
-    "/v1/tools/config": ToolConfigRequest,
-}
 _DESCRIPTION = "OpenAI's API, answered by Claude Code."
 _KEY_BYTES = 32
 _DEMO_BANNER = """
@@ -110,7 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    describe_bodies(app, _BODIES)
+    complete_document(app)
     app.include_router(info_routes.open_router)
     app.include_router(info_routes.router)
     app.include_router(info_routes.limited_router)

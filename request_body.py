@@ -1,7 +1,9 @@
 """From the bytes of a request to its typed body, or to a 400 that names the field at fault."""
 
+import re
 from collections.abc import AsyncIterable, Iterator, Mapping
 from itertools import islice
+from math import isfinite
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -20,6 +22,10 @@ _MOST_ITEMS: Mapping[str, int] = {
     "functions": MOST_FUNCTIONS,
     "stop": MOST_STOPS,
 }
+_DEEPEST = 200
+"""Levels of a body: pydantic's limit."""
+# A NUL, or a text that looks like one; a number that may be beyond what a computer's have.
+_MAY_BE_UNWRITABLE = re.compile(rb"\\u0000|\d[eE]\+?\d{3}|\d{309}")
 _MOST_PARTS = 10_000
 """Parts of content and calls, of all messages together."""
 
@@ -54,14 +60,39 @@ def parse_json(raw: bytes) -> Any:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequestError(
-            "We could not parse the JSON body of your request. Send a JSON object, encoded as UTF-8.",
+            "We could not parse the JSON body of your request. Send a JSON object, encoded as UTF-8, of no more than "
+            f"{_DEEPEST} levels.",
             code="invalid_json",
         ) from error
 
 
+def check_values(raw: bytes, body: Any) -> None:
+    """Raise InvalidRequestError for a value, in what was parsed, that nobody further on could take."""
+    if _MAY_BE_UNWRITABLE.search(raw):  # To look into everything takes longer than to parse it.
+        for place, fault in islice(_unwritable(body), 1):
+            raise InvalidRequestError(f"Invalid '{place}': {fault}.", param=place, code="invalid_value")
+
+
+def _unwritable(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield where there is what JSON can say and others can't, and what."""
+    if isinstance(value, str) and "\0" in value:
+        yield place, "it has a NUL character in it"
+    elif isinstance(value, float) and not isfinite(value):
+        yield place, "the number is too large"
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _unwritable(item, f"{place}.[{index}]")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _unwritable(name, place)
+            yield from _unwritable(item, f"{place}.{name}" if place else name)
+
+
 def parse_json_object(raw: bytes) -> dict[str, Any]:
     """Parse a JSON object. Raises InvalidRequestError for anything else."""
-    return as_object(parse_json(raw))
+    body = as_object(parse_json(raw))
+    check_values(raw, body)
+    return body
 
 
 def as_object(body: Any) -> dict[str, Any]:

@@ -2,11 +2,9 @@
 
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any
 
 from fastapi import APIRouter
 
-from answer_models import ErrorResponse
 from report_models import (
     DayOfUsage,
     LimitsReport,
@@ -22,12 +20,7 @@ from services import CallerDependency, ServicesDependency, limited_behind_key
 from session_manager import SWEEP_SECONDS
 from stores import SessionInfo
 
-_ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorResponse} for status in (400, 401, 404, 429, 503)}
-
-router = APIRouter(
-    dependencies=limited_behind_key("session"),
-    responses={status: _ERRORS[status] for status in (401, 429, 503)},
-)
+router = APIRouter(dependencies=limited_behind_key("session"), responses={429: {}})
 
 
 @router.head("/v1/sessions", include_in_schema=False)
@@ -53,7 +46,7 @@ async def session_stats(services: ServicesDependency, caller: CallerDependency) 
 
 
 @router.head("/v1/sessions/{session_id:path}", include_in_schema=False)
-@router.get("/v1/sessions/{session_id:path}", responses=_ERRORS)
+@router.get("/v1/sessions/{session_id:path}", responses={404: {}})
 async def retrieve_session(
     session_id: str, services: ServicesDependency, caller: CallerDependency
 ) -> SessionDescription:
@@ -61,7 +54,7 @@ async def retrieve_session(
     return _description(await services.sessions.get(caller.owner, session_id))
 
 
-@router.delete("/v1/sessions/{session_id:path}", responses=_ERRORS)
+@router.delete("/v1/sessions/{session_id:path}", responses={404: {}})
 async def delete_session(session_id: str, services: ServicesDependency, caller: CallerDependency) -> SessionDeleted:
     """Forget one of the key's sessions."""
     await services.sessions.delete(caller.owner, session_id)

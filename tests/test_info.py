@@ -291,5 +291,6 @@ def test_the_openapi_document_is_whole(server: Server) -> None:
     references = set(re.findall(r'"\$ref": "#/components/schemas/(\w+)"', json.dumps(document)))
     assert references <= document["components"]["schemas"].keys()
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body["required"] == ["model", "messages"]
+    assert body == {"$ref": "#/components/schemas/ChatCompletionRequest"}
+    assert document["components"]["schemas"]["ChatCompletionRequest"]["required"] == ["model", "messages"]
     assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"

@@ -60,7 +60,7 @@ LAYERS = (
     },
     {"process_pool", "request_faults"},
     {"chat_service", "http_layer", "pool_metrics"},
-    {"browser_guards", "graceful_shutdown", "services", "turn_notes"},
+    {"browser_guards", "graceful_shutdown", "openapi_document", "services", "turn_notes"},
     {"agent_routes", "chat_routes", "composition", "debug_routes", "info_routes", "session_routes"},
     {"main"},
 )

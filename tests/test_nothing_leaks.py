@@ -140,6 +140,7 @@ def test_nothing_leaks(command: Command, upstream: DemoUpstream, tmp_path: Path)
     said_in_answers = len(client.answers)
     provoke(client)
     lines = [" ".join(command_of(process)) for process in claude_processes(server)]
+    variables = [str(process.environ()) for process in claude_processes(server)]
     written = files_with(tmp_path / "temporary", (*KEYS, *CONTENT))
     command.process.send_signal(signal.SIGTERM)
     rest, _ = command.process.communicate(timeout=40)
@@ -148,6 +149,7 @@ def test_nothing_leaks(command: Command, upstream: DemoUpstream, tmp_path: Path)
     assert [text for text in (*KEYS, WRONG, *CONTENT) if text in log.replace(f"/{KEY}", "")] == []
     assert lines
     assert [text for text in (*KEYS, *CONTENT) if text in "".join(lines)] == []
+    assert [text for text in (KEY, FILE_KEY, REDIS, *CONTENT) if text in "".join(variables)] == []
     assert written == []
     assert [text for text in (*KEYS, WRONG) if text in "".join(client.answers).replace(f"/{KEY}", "")] == []
     assert ANSWERED in "".join(client.answers[:said_in_answers])

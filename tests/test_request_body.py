@@ -102,6 +102,38 @@ def test_what_is_no_json_is_named_so(raw: bytes) -> None:
     assert caught.value.code == "invalid_json"
 
 
+@pytest.mark.parametrize(
+    ("raw", "param"),
+    [
+        (rb'{"messages": [{"role": "user", "content": "a\u0000b"}]}', "messages.[0].content"),
+        (rb'{"metadata": {"a\u0000": 1}}', "metadata"),
+        (b'{"seed": 1e999}', "seed"),
+        (b'{"tools": [{"function": {"parameters": {"maximum": -1E+400}}}]}', "tools.[0].function.parameters.maximum"),
+        (b'{"temperature": ' + b"9" * 400 + b".5}", "temperature"),
+    ],
+)
+def test_what_nobody_further_on_could_take_is_named(raw: bytes, param: str) -> None:
+    """NUL characters, and numbers beyond what computers have, are a 400 at their place."""
+    with pytest.raises(InvalidRequestError) as caught:
+        read(raw)
+    assert (caught.value.param, caught.value.code) == (param, "invalid_value")
+
+
+@pytest.mark.parametrize(
+    "raw", [rb'{"a": "\\u0000"}', b'{"a": "1e999"}', b'{"a": 1e200}', b'{"a": ' + b"9" * 400 + b"}"]
+)
+def test_what_only_looks_so_is_taken(raw: bytes) -> None:
+    """Text about such things, and numbers that there are."""
+    assert read(raw) == json.loads(raw)
+
+
+def test_a_body_may_be_so_deep_and_no_deeper() -> None:
+    """Two hundred levels are; what is deeper is a 400 that says how many may be."""
+    assert read(b'{"a": ' + b"[" * 198 + b"]" * 198 + b"}")
+    with pytest.raises(InvalidRequestError, match="200 levels"):
+        read(b'{"a": ' + b"[" * 201 + b"]" * 201 + b"}")
+
+
 def test_escapes_of_a_whole_pair_are_text() -> None:
     """Two halves that belong together are a character like others."""
     assert read(b'{"a": "\\ud83d\\ude42"}') == {"a": "\U0001f642"}

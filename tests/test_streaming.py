@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 from itertools import product
 from typing import Any
 
@@ -138,6 +139,28 @@ def test_any_text_survives_on_one_line(texts: list[str]) -> None:
     encoded = encode(STARTED, *map(TextDelta, texts))
     assert [json.loads(data)["choices"][0]["delta"]["content"] for data in encoded] == ["", *texts]
     assert not [data for data in encoded if "\n" in data or "\r" in data]
+
+
+ANY_EVENTS = st.lists(st.sampled_from([STARTED, DELTA, THOUGHT, CALL, ARGUMENTS, ENDED]), max_size=10)
+
+
+@given(ANY_EVENTS | ANY_EVENTS.map(lambda events: [STARTED, *events]))
+def test_whatever_comes_is_a_legal_stream_as_far_as_it_goes(events: list[TurnEvent]) -> None:
+    """An event out of its place writes nothing; what was written is in order, and has all text and all calls."""
+    encoder = ChunkEncoder("chatcmpl-1", 7, PLAIN, usage=None)
+    data: list[str] = []
+    taken: list[TurnEvent] = []
+    with suppress(StreamOrderError):
+        for event in events:
+            data += encoder.encode(event)
+            taken.append(event)
+    written = [json.loads(each)["choices"][0] for each in data if each != DONE]
+    assert [("role" in each["delta"]) for each in written] == [True, *[False] * (len(written) - 1)][: len(written)]
+    assert [bool(each["finish_reason"]) for each in written[:-1]] == [False] * len(written[:-1])
+    assert (data[-1:] == [DONE]) == (ENDED in taken) == bool(written and written[-1]["finish_reason"])
+    assert "".join(each["delta"].get("content", "") for each in written) == "Hi" * taken.count(DELTA)
+    calls = [call for each in written for call in each["delta"].get("tool_calls", ())]
+    assert len([call for call in calls if "id" in call]) == taken.count(CALL)
 
 
 def test_two_streams_dont_know_each_other() -> None:
