@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -175,6 +176,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _check_settings(settings: Settings) -> None:
     """Raise ConfigurationError for what the lifespan would stumble over, with a traceback."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise ConfigurationError("No temporary directory can be written to. Name one in TMPDIR.") from error
     KeyRing(settings)
     check_grants(settings)
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,26 +212,30 @@ def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     return load_settings(**{**usual, **named, **options}).within(environment)
 
 
+Run = Callable[..., Command]
+
+
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Start `python …` in the repository with an environment from nothing; end it afterwards."""
+def run() -> Iterator[Run]:
+    """Start a command in the repository with an environment from nothing; end it afterwards."""
     with ExitStack() as stack:
 
-        def run(*arguments: str, **variables: str) -> Command:
-            environment = clean_environment(PYTHONUNBUFFERED="1", **variables)
+        def begin(*command: str, **variables: str) -> Command:
+            environment = clean_environment(**{"PYTHONUNBUFFERED": "1", **variables})
             process = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=REPOSITORY,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+                command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
             )
             stack.callback(end, process)
             assert process.stdout is not None
             return Command(process, process.stdout)
 
-        yield run
+        yield begin
+
+
+@pytest.fixture
+def start(run: Run) -> Start:
+    """Start `python …` like that."""
+    return partial(run, sys.executable)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ PROGRAMS: Mapping[str, str] = {
     "nginx": "nginx",
     "bwrap": "bubblewrap",
     "socat": "socat",
+    "openssl": "openssl",
 }
 """The programs, and Debian's packages that have them."""
 
