@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from setting_types import (
     CustomHeaders,
+    HostNames,
     NameMap,
     Networks,
     RedisUrl,
@@ -81,6 +82,12 @@ class Settings(BaseSettings):
         default=(),
         description="Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, "
         "with commas. None: nobody's.",
+    )
+    allowed_hosts: HostNames = Field(
+        default=(),
+        description="Names that the server may be called by, with commas; `*.a.example`: all below that one, `*`: any. "
+        "Addresses, `localhost`, names without a dot and `host.docker.internal` are always right. "
+        "None: with keys any name, without keys no other.",
     )
     rate_limit_enabled: bool = Field(default=True, description="`false`: no limits for client addresses.")
     rate_limit_chat_per_minute: int = Field(

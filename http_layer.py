@@ -40,7 +40,7 @@ class CommonHeaders:
     """ASGI middleware: `x-request-id` and OpenAI's other headers on every response, also where the app fails."""
 
     def __init__(self, app: ASGIApp, extra: Mapping[str, str]) -> None:
-        """`extra` goes on every response, too."""
+        """`extra` goes on every response, too, where it hasn't got these of its own."""
         self._app = app
         self._extra = extra
 
@@ -61,8 +61,7 @@ class CommonHeaders:
                 headers["x-request-id"] = request_id
                 headers["openai-version"] = _OPENAI_VERSION
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
-                headers.update(self._extra)
-                for name, value in scope.get("state", {}).get(_RESPONSE_HEADERS, {}).items():
+                for name, value in {**scope.get("state", {}).get(_RESPONSE_HEADERS, {}), **self._extra}.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -103,7 +102,7 @@ class OriginGuard(CORSMiddleware):
             error = PermissionDeniedError(
                 "Pages of this origin may not call here. The operator can name it in CORS_ORIGINS, or set API_KEYS."
             )
-            await _answer(error)(scope, receive, send)
+            await _answer(error, {"Vary": "Origin"})(scope, receive, send)
 
 
 def _answer(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -30,10 +30,12 @@ import debug_routes
 import info_routes
 import session_routes
 from auth import KeyRing, hash_key
+from browser_headers import SAFE_HEADERS
 from cli_launch import check_cli, find_cli
 from composition import open_services
 from config import VERSION, ConfigurationError, Settings, load_settings
 from grant_setup import check_grants
+from host_guard import HostGuard
 from http_layer import ERROR_HANDLERS, CommonHeaders, OriginGuard, describe_bodies
 from keys_file import check_name
 from models import AnyParameters, ChatCompletionRequest, ToolConfigRequest
@@ -104,8 +106,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         exception_handlers=ERROR_HANDLERS,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     describe_bodies(app, _BODIES)
     app.include_router(info_routes.open_router)
@@ -126,7 +128,9 @@ def create_app(settings: Settings) -> FastAPI:
         allow_headers=["*"],
         expose_headers=["*"],
     )
-    app.add_middleware(CommonHeaders, extra={"X-Claude-Backend": "demo"} if settings.demo else {})
+    if settings.allowed_hosts or not settings.asks_for_keys:
+        app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
+    app.add_middleware(CommonHeaders, extra={**SAFE_HEADERS, **({"X-Claude-Backend": "demo"} if settings.demo else {})})
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     return app

@@ -11,6 +11,7 @@ LAYERS = (
     {
         "agent_task",
         "background",
+        "browser_headers",
         "callers",
         "errors",
         "inspections",
@@ -21,7 +22,17 @@ LAYERS = (
     },
     {"sandbox", "setting_types", "tool_policy", "turns"},
     {"config"},
-    {"agent_launch", "cli_frames", "conversation", "demo_upstream", "json_schema", "keys_file", "mcp_config", "models"},
+    {
+        "agent_launch",
+        "cli_frames",
+        "conversation",
+        "demo_upstream",
+        "host_guard",
+        "json_schema",
+        "keys_file",
+        "mcp_config",
+        "models",
+    },
     {
         "answer_models",
         "call_history",
