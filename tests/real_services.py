@@ -23,6 +23,7 @@ PROGRAMS: Mapping[str, str] = {
     "redis-server": "redis-server",
     "nginx": "nginx",
     "bwrap": "bubblewrap",
+    "openssl": "openssl",
     "socat": "socat",
 }
 """The programs, and Debian's packages that have them."""
