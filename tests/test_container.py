@@ -148,6 +148,7 @@ def test_without_its_home_claude_code_keeps_no_state(run: Run, login: Mapping[st
 
 
 def test_the_users_login_is_all_that_stays() -> None:
-    """Compose's volumes are the login's, so nothing else outlives a container."""
+    """Compose's volume is the login's, so nothing else outlives a container; the rest is anybody's."""
     assert SERVICE["read_only"] is True
+    assert {*TMPFS.values()} == {"mode=1777"}, "RUN_AS may be any user"
     assert [volume.split(":")[1:] for volume in SERVICE["volumes"]] == [[f"{HOME}/.claude"]]

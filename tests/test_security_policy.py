@@ -44,4 +44,4 @@ def test_what_is_open_is_what_it_says(serve: ServerFactory) -> None:
     (sentence,) = re.findall(r"\*\*Without a key\*\*.*?\. ", POLICY, re.DOTALL)
     assert set(re.findall("`(/.*?)`", sentence)) == OPEN
     server: Server = serve(api_key="sesame", spare_processes=0)
-    assert set(get(server, "/health").json()) == {"status", "version", "backend"}
+    assert set(get(server, "/health").json()) == {"status", "service", "version", "backend"}

@@ -97,6 +97,8 @@ def front(upstream: DemoUpstream, api_key_environment: Mapping[str, str], tmp_pa
         front = Front(free_port(), free_port(), certificate, seen)
         site = configuration(
             {
+                # Streams ask nginx for themselves not to be held up: here it has to know.
+                "proxy_buffering off;": "proxy_ignore_headers X-Accel-Buffering; proxy_buffering off;",
                 "server 127.0.0.1:8000;": f"server {url.removeprefix('http://')};",
                 "listen 80;": f"listen 127.0.0.1:{front.plain};",
                 "listen 443 ssl;": f"listen 127.0.0.1:{front.tls} ssl;",
