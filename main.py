@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import uvicorn
@@ -181,6 +182,10 @@ def _check_settings(settings: Settings) -> None:
     """Raise ConfigurationError for what the lifespan would stumble over, with a traceback."""
     KeyRing(settings)
     check_grants(settings)
+    try:
+        gettempdir()
+    except FileNotFoundError as error:  # As in a container whose disk can't be written to.
+        raise ConfigurationError(f"{error.strerror}.") from error
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:

@@ -135,7 +135,8 @@ def without(place: str) -> dict[str, str]:
 def test_without_tmp_there_is_no_server(run: Run) -> None:
     """The server says what it misses, and ends."""
     running = run(without("/tmp"), DEMO="true")  # noqa: S108 - the container's own
-    running.program.wait_for("No usable temporary directory")
+    running.program.wait_for("claude-wrapper can't start. No usable temporary directory found in ")
+    assert "Traceback" not in running.program.output
 
 
 def test_without_its_home_claude_code_keeps_no_state(run: Run, login: Mapping[str, str]) -> None:
