@@ -16,7 +16,7 @@ $(foreach made,.venv .poetry $(CLIENTS)/.venv,$(shell test -x $(made)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run demo test soak bench check format lock docker clean
+.PHONY: help install run demo test soak bench check audit format lock docker clean
 
 help: ## Show this list
 	@echo "Targets (each installs what it needs):"
@@ -58,6 +58,10 @@ check: .venv/.installed $(CLIENTS)/.venv/.installed ## Lint, check format, types
 	$(RUN) -m pytest -q tests/test_layers.py
 	$(POETRY) . check --lock
 	$(POETRY) $(CLIENTS) check --lock
+
+audit: .venv/.installed ## Look for faults of security: in our code, and known ones in the locked dependencies
+	$(RUN) -m bandit --quiet --configfile pyproject.toml --recursive .
+	$(RUN) scripts/audit.py $(ARGS)
 
 format: .venv/.installed ## Mend what ruff can mend, and format
 	$(RUN) -m ruff check --fix-only .

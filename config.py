@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from server_log import LogFormat
 from setting_types import (
     CustomHeaders,
+    HostNames,
     NameMap,
     Networks,
     RedisUrl,
@@ -82,6 +83,12 @@ class Settings(BaseSettings):
         default=(),
         description="Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, "
         "with commas. None: nobody's.",
+    )
+    allowed_hosts: HostNames = Field(
+        default=(),
+        description="Names that the server may be called by, with commas; `*.a.example`: all below that one, `*`: any. "
+        "Addresses, `localhost`, names without a dot and `host.docker.internal` are always right. "
+        "None: with keys any name, without keys no other.",
     )
     rate_limit_enabled: bool = Field(default=True, description="`false`: no limits for client addresses.")
     rate_limit_chat_per_minute: int = Field(
@@ -233,11 +240,6 @@ class Settings(BaseSettings):
         description='Web origins whose pages may call, as JSON (`["https://a.example"]`) or with commas; `*`: all. '
         "None: pages from this machine.",
     )
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(),
-        description="Names by which clients may call the server (`Host`), with commas; `*.a.example`: all beneath. "
-        "None: any, where it asks for keys; else addresses, `localhost` and names without a dot.",
-    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="How much is logged.")
     log_format: LogFormat = Field(
         default="console", description="Form of the log: `console` for people, `json` for programs, one object a line."
@@ -296,9 +298,9 @@ class Settings(BaseSettings):
             raise ValueError("there is no such directory")
         return value and value.resolve()
 
-    @field_validator("cors_origins", "allowed_hosts", mode="before")
+    @field_validator("cors_origins", mode="before")
     @classmethod
-    def _names(cls, value: object) -> object:
+    def _origins(cls, value: object) -> object:
         # Similar servers' .env files write JSON; shells and compose files prefer commas.
         return tuple(re.findall(r"[^\s,\"'\[\]]+", value)) if isinstance(value, str) else value
 

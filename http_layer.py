@@ -25,22 +25,6 @@ _OPENAI_VERSION = "2020-10-01"
 
 _RESPONSE_HEADERS = "response_headers"
 
-# Of an API: its answers are for who asked and nobody else, and there is nothing in them to run.
-_SECURITY_HEADERS: Mapping[str, str] = {
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-}
-# Swagger UI, which FastAPI's page loads, and the page's own lines.
-_CDN = "https://cdn.jsdelivr.net"
-_POLICIES_OF_PAGES: Mapping[str, str] = {
-    "/": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "/docs": f"default-src 'none'; script-src {_CDN} 'unsafe-inline'; style-src {_CDN} 'unsafe-inline'; "
-    "img-src https://fastapi.tiangolo.com data:; connect-src 'self'; frame-ancestors 'none'",
-}
-
 
 def add_response_headers(request: Request, headers: Mapping[str, str]) -> None:
     """Send these with the request's response, whatever that will be, where it hasn't got them of its own."""
@@ -51,7 +35,7 @@ class CommonHeaders:
     """ASGI middleware: `x-request-id` and OpenAI's other headers on every response, also where the app fails."""
 
     def __init__(self, app: ASGIApp, extra: Mapping[str, str]) -> None:
-        """`extra` goes on every response, too."""
+        """`extra` goes on every response, too, where it hasn't got these of its own."""
         self._app = app
         self._extra = extra
 
@@ -70,10 +54,7 @@ class CommonHeaders:
                 headers["x-request-id"] = request_id
                 headers["openai-version"] = _OPENAI_VERSION
                 headers["openai-processing-ms"] = str(round((time.perf_counter() - record.began) * 1000))
-                headers.update(self._extra)
-                if policy := _POLICIES_OF_PAGES.get(scope["path"]):
-                    headers["content-security-policy"] = policy
-                for name, value in {**scope["state"].get(_RESPONSE_HEADERS, {}), **_SECURITY_HEADERS}.items():
+                for name, value in {**scope["state"].get(_RESPONSE_HEADERS, {}), **self._extra}.items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -95,10 +76,12 @@ class CommonHeaders:
             await refuse(error, scope, receive, send)
 
 
-async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request with an error."""
+async def refuse(
+    error: ApiError, scope: Scope, receive: Receive, send: Send, headers: Mapping[str, str] | None = None
+) -> None:
+    """Answer a request with an error, and these headers besides."""
     note_error(scope, error)
-    await error_response(error)(scope, receive, send)
+    await error_response(error, headers)(scope, receive, send)
 
 
 def error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -5,11 +5,13 @@ from dataclasses import asdict
 from importlib.metadata import version
 from statistics import fmean, quantiles
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 
 import pool_metrics
 from answer_models import Model, ModelList
+from browser_headers import page
 from config import VERSION
 from errors import ApiError
 from report_models import AuthStatus, Health, PoolStatus, Version
@@ -32,6 +34,15 @@ _LANDING = """<!doctype html>
 <li><a href="health">Health</a></li>
 <li><a href="version">Versions</a></li>
 </ul></html>"""
+_SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5"
+_SWAGGER_SCRIPT, _SWAGGER_STYLE = f"{_SWAGGER}/swagger-ui-bundle.js", f"{_SWAGGER}/swagger-ui.css"
+# Swagger UI draws with images that stand in its style, and asks this server alone.
+_SWAGGERS_SOURCES = {
+    "script-src": _SWAGGER_SCRIPT,
+    "style-src": _SWAGGER_STYLE,
+    "img-src": "data:",
+    "connect-src": "'self'",
+}
 _DEMO = "<strong>Demo: the answers come from a built-in stand-in, not from Claude.</strong>"
 
 
@@ -39,7 +50,22 @@ _DEMO = "<strong>Demo: the answers come from a built-in stand-in, not from Claud
 @open_router.get("/", response_class=HTMLResponse, include_in_schema=False)
 async def landing(services: ServicesDependency) -> HTMLResponse:
     """Say what runs here."""
-    return HTMLResponse(_LANDING.format(version=VERSION, backend=_DEMO if services.backend == "demo" else ""))
+    return page(_LANDING.format(version=VERSION, backend=_DEMO if services.backend == "demo" else ""))
+
+
+@open_router.head("/docs", include_in_schema=False)
+@open_router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+async def documentation(request: Request) -> HTMLResponse:
+    """Show the OpenAPI document. FastAPI's own route would have no policy for what the page loads."""
+    document = f"{request.scope.get('root_path', '').rstrip('/')}/openapi.json"
+    shown = get_swagger_ui_html(
+        openapi_url=document,
+        title="claude-wrapper: the API",
+        swagger_js_url=_SWAGGER_SCRIPT,
+        swagger_css_url=_SWAGGER_STYLE,
+        swagger_favicon_url="data:,",
+    )
+    return page(bytes(shown.body).decode(), _SWAGGERS_SOURCES)
 
 
 @open_router.head("/health", dependencies=[Depends(limited("health"))], include_in_schema=False)

@@ -10,10 +10,10 @@ import os
 import secrets
 import socket
 import sys
-import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import uvicorn
@@ -30,15 +30,17 @@ import debug_routes
 import info_routes
 import session_routes
 from auth import KeyRing, hash_key
-from browser_guards import HostGuard, OriginGuard
+from browser_headers import SAFE_HEADERS
 from cli_launch import check_cli, find_cli
 from composition import open_services
 from config import VERSION, ConfigurationError, Settings, load_settings
 from graceful_shutdown import Door, DoorKeeper, GracefulServer
 from grant_setup import check_grants
+from host_guard import HostGuard
 from http_layer import ERROR_HANDLERS, CommonHeaders
 from keys_file import check_name
 from openapi_document import complete_document
+from origin_guard import OriginGuard
 from server_log import start_logging
 
 _PORTS_TO_TRY = 100
@@ -102,8 +104,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         exception_handlers=ERROR_HANDLERS,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
     )
     complete_document(app)
     app.include_router(info_routes.open_router)
@@ -128,7 +130,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
     app.state.door = Door()
     app.add_middleware(DoorKeeper, door=app.state.door)
-    app.add_middleware(CommonHeaders, extra={"X-Claude-Backend": "demo"} if settings.demo else {})
+    app.add_middleware(CommonHeaders, extra={**SAFE_HEADERS, **({"X-Claude-Backend": "demo"} if settings.demo else {})})
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     return app
@@ -176,12 +178,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _check_settings(settings: Settings) -> None:
     """Raise ConfigurationError for what the lifespan would stumble over, with a traceback."""
-    try:
-        tempfile.gettempdir()
-    except FileNotFoundError as error:
-        raise ConfigurationError("No temporary directory can be written to. Name one in TMPDIR.") from error
     KeyRing(settings)
     check_grants(settings)
+    try:
+        gettempdir()
+    except FileNotFoundError as error:  # As in a container whose disk can't be written to.
+        raise ConfigurationError("No temporary directory can be written to. Name one in TMPDIR.") from error
 
 
 def _parsed(arguments: Sequence[str]) -> dict[str, Any]:

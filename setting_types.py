@@ -65,6 +65,16 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+_HOST_PATTERN = re.compile(r"\*|(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
+
+
+def _host_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    for number, value in enumerate(values, start=1):
+        if not _HOST_PATTERN.fullmatch(value):
+            raise ValueError(f"number {number} is no name such as a.example or *.a.example, without scheme and port")
+    return tuple(value.lower() for value in values)
+
+
 def _own_tools(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if value not in OWN_TOOLS:
@@ -111,4 +121,5 @@ RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
 Seconds = Annotated[float, Field(allow_inf_nan=False, le=10 * 365 * 24 * 3600)]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 ToolNames = Annotated[CommaSeparated, AfterValidator(_own_tools)]
+HostNames = Annotated[CommaSeparated, AfterValidator(_host_names)]
 Networks = Annotated[CommaSeparated, AfterValidator(_networks)]

@@ -113,6 +113,24 @@ def test_replicas_are_reached_through_nginx_only() -> None:
     assert ip_address(address) not in ip_network(network["ip_range"])
 
 
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_services_have_no_rights(name: str) -> None:
+    """No capability but what nginx needs to give its workers away, no way to any, and only mounts to write to."""
+    service = COMPOSE["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service.get("cap_add", []) == (["CHOWN", "SETGID", "SETUID"] if name == "proxy" else [])
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert ("user" in service) != (name == "proxy")
+    assert not service.get("privileged")
+
+
+def test_nginx_can_write_where_it_must() -> None:
+    """Its configuration, which is made at the start, its process id, and bodies that are large."""
+    places = {"/etc/nginx/conf.d", "/run", "/tmp", "/var/cache/nginx"}  # noqa: S108 - the container's own
+    assert {*SCALE["proxy"]["tmpfs"]} == places
+
+
 def test_compose_publishes_what_nginx_listens_on() -> None:
     """The published port is nginx' own, on this machine only."""
     assert SCALE["proxy"]["ports"] == [f"127.0.0.1:${{SCALE_PORT:-8080}}:{SCALE['proxy']['environment']['LISTEN']}"]
@@ -124,6 +142,8 @@ def test_composes_redis_keeps_what_it_acknowledges() -> None:
     assert [volume.split(":") for volume in SCALE["redis"]["volumes"]] == [["redis-data", "/data"]]
     assert "redis-data" in COMPOSE["volumes"]
     assert SCALE["replica"]["environment"]["REDIS_URL"] == "redis://redis:6379/0"
+    user = pod_of("StatefulSet", "claude-wrapper-redis")["securityContext"]
+    assert SCALE["redis"]["user"] == f"{user['runAsUser']}:{user['runAsGroup']}"
 
 
 @pytest.mark.parametrize("service", ["claude-wrapper", "replica"])
@@ -245,6 +265,7 @@ def test_pods_have_no_rights(kind: str, name: str) -> None:
     """No root, no capabilities, no token, and a disk that can't be written to but for what is mounted."""
     pod, container = pod_of(kind, name), container_of(kind, name)
     assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
@@ -254,9 +275,9 @@ def test_pods_have_no_rights(kind: str, name: str) -> None:
 
 
 def test_the_server_can_write_where_it_must() -> None:
-    """`/tmp` and the image's home are there to be written to, and go with the pod."""
+    """The places that compose has for it, `/tmp` and the image's home, go with the pod."""
     mounts = {mount["mountPath"]: mount["name"] for mount in container_of("Deployment")["volumeMounts"]}
-    assert {*mounts} == {"/tmp", "/root"}  # noqa: S108 - the pod's own
+    assert {*mounts} == {place.partition(":")[0] for place in COMPOSE["services"]["claude-wrapper"]["tmpfs"]}
     volumes = {volume["name"]: volume["emptyDir"] for volume in pod_of("Deployment")["volumes"]}
     assert volumes == {name: {} for name in mounts.values()}
 

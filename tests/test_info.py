@@ -282,6 +282,29 @@ def test_a_foreign_web_page_may_not_call(server: Server, serve: ServerFactory) -
     assert allowed(serve(cors_origins=["https://good.example"]), "https://good.example") == "https://good.example"
 
 
+@pytest.mark.parametrize("origins", [(), ("https://good.example",), ("*",)])
+@pytest.mark.parametrize("keys", [{}, {"api_key": "sesame"}])
+def test_no_page_calls_with_credentials(serve: ServerFactory, origins: tuple[str, ...], keys: dict[str, str]) -> None:
+    """A key is shown by who has it, never by a browser of itself: no origin is told otherwise, whoever may call."""
+    server = serve(cors_origins=origins, spare_processes=0, **keys)
+    allowed = {"https://evil.example": origins == ("*",), "https://good.example": bool(origins), "null": "*" in origins}
+    allowed["http://localhost:3000"] = not origins or "*" in origins
+    for origin, is_allowed in allowed.items():
+        headers = {"Origin": origin, "Authorization": "Bearer sesame", "Cookie": "a=b"}
+        preflight = httpx.options(
+            f"{server.url}/v1/models", headers={**headers, "Access-Control-Request-Method": "GET"}
+        )
+        answers = (preflight, get(server, "/health", headers=headers), get(server, "/nowhere", headers=headers))
+        for answer in answers:
+            assert "access-control-allow-credentials" not in answer.headers
+            told = answer.headers.get("access-control-allow-origin")
+            assert told == (("*" if "*" in origins else origin) if is_allowed else None), (origin, answer)
+            assert "*" in origins or "Origin" in answer.headers["vary"]
+        refused = not is_allowed and not keys
+        assert [answer.status_code for answer in answers[1:]] == ([403, 403] if refused else [200, 404])
+        assert preflight.status_code == (200 if is_allowed else 400)
+
+
 def test_the_openapi_document_is_whole(server: Server) -> None:
     """Every reference in it leads somewhere, the completion's body is described, and so is the bearer key."""
     document = httpx.get(f"{server.url}/openapi.json").json()

@@ -11,6 +11,7 @@ LAYERS = (
     {
         "agent_task",
         "background",
+        "browser_headers",
         "callers",
         "errors",
         "inspections",
@@ -22,7 +23,16 @@ LAYERS = (
     },
     {"request_record", "sandbox", "setting_types", "tool_policy", "turns"},
     {"config"},
-    {"agent_launch", "cli_frames", "conversation", "demo_upstream", "json_schema", "keys_file", "mcp_config", "models"},
+    {
+        "agent_launch",
+        "cli_frames",
+        "conversation",
+        "demo_upstream",
+        "json_schema",
+        "keys_file",
+        "mcp_config",
+        "models",
+    },
     {
         "answer_models",
         "call_history",
@@ -60,7 +70,7 @@ LAYERS = (
     },
     {"process_pool", "request_faults"},
     {"chat_service", "http_layer", "pool_metrics"},
-    {"browser_guards", "graceful_shutdown", "openapi_document", "services", "turn_notes"},
+    {"graceful_shutdown", "host_guard", "openapi_document", "origin_guard", "services", "turn_notes"},
     {"agent_routes", "chat_routes", "composition", "debug_routes", "info_routes", "session_routes"},
     {"main"},
 )

@@ -44,5 +44,5 @@ def test_a_redis_leaves_nothing_behind() -> None:
 def test_who_cant_install_learns_how(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the program, and without the right to install it, the error has the command."""
     monkeypatch.setattr(real_services, "_PATH", "/nowhere")
-    with pytest.raises(real_services.MissingProgramError, match=r"apt-get install -y .*nginx redis-server"):
+    with pytest.raises(real_services.MissingProgramError, match=r"apt-get install -y .*nginx openssl redis-server"):
         real_services.install(real_services.PROGRAMS)

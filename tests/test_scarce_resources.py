@@ -13,10 +13,11 @@ import pytest
 
 from cli_launch import find_cli
 from commands import CHAT, Command, Start, command_of, descendants, linux
-from confinement import DEMO, confined
 from conftest import Run
+from containers import TMPFS, Container
 
 pytestmark = [linux, pytest.mark.real_services]
+DEMO = ("main.py", "0", "--demo")
 TEMPORARY = "/tmp"  # noqa: S108 - the place's own
 
 
@@ -32,10 +33,10 @@ def stopped(command: Command) -> str:
     return "".join(command.lines) + rest
 
 
-def test_a_full_disk_ends_nothing(run: Run) -> None:
+def test_a_full_disk_ends_nothing(run: Run, tmp_path: Path) -> None:
     """With no room for temporary files there is an answer, or an error in the envelope; later all is as before."""
-    place = confined(sys.executable, *DEMO, tmpfs=[TEMPORARY], sizes={TEMPORARY: 4 * 2**20})
-    command = run(*place, HOME=TEMPORARY, SPARE_PROCESSES="0", PROCESS_REUSE="off")
+    container = Container.prepare(tmp_path, {**TMPFS, TEMPORARY: "size=4m"})
+    command = run(*container.command(["python", *DEMO], SPARE_PROCESSES="0", PROCESS_REUSE="off"))
     url = command.url()
     (server,) = [child for child in descendants(command.process.pid) if command_of(child)[1:] == [*DEMO]]
     filler = Path(f"/proc/{server.pid}/root{TEMPORARY}/filler")
@@ -49,19 +50,21 @@ def test_a_full_disk_ends_nothing(run: Run) -> None:
     assert ask(url).status_code == 200
 
 
-def test_a_full_disk_is_no_start(run: Run) -> None:
+def test_a_full_disk_is_no_start(run: Run, tmp_path: Path) -> None:
     """The message says that nothing can be written."""
-    fill = f"head -c 100000000 /dev/zero > {TEMPORARY}/filler; exec {sys.executable} {' '.join(DEMO)}"
-    command = run(*confined("sh", "-c", fill, tmpfs=[TEMPORARY], sizes={TEMPORARY: 2**20}))
+    container = Container.prepare(tmp_path, {**TMPFS, TEMPORARY: "size=1m"})
+    fill = f"head -c 2000000 /dev/zero > {TEMPORARY}/filler; exec python {' '.join(DEMO)}"
+    command = run(*container.command(["sh", "-c", fill]))
     output, _ = command.process.communicate(timeout=30)
     assert "No temporary directory can be written to" in output
     assert "Traceback" not in output
 
 
-def test_nowhere_to_write_is_no_start(run: Run) -> None:
+def test_nowhere_to_write_is_no_start(run: Run, tmp_path: Path) -> None:
     """The message says what is missing, without a traceback, however the server is started."""
+    container = Container.prepare(tmp_path, {})
     for arguments in (DEMO, ("-m", "uvicorn", "main:app", "--port", "0")):
-        command = run(*confined(sys.executable, *arguments, tmpfs=[]), DEMO="true")
+        command = run(*container.command(["python", *arguments], DEMO="true"))
         output, _ = command.process.communicate(timeout=30)
         assert command.process.returncode
         assert "No temporary directory" in output
