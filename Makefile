@@ -16,7 +16,7 @@ $(foreach made,.venv .poetry $(CLIENTS)/.venv,$(shell test -x $(made)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run demo test soak bench check audit format lock docker clean
+.PHONY: help install run demo test soak isolation bench check audit format lock docker clean
 
 help: ## Show this list
 	@echo "Targets (each installs what it needs):"
@@ -41,7 +41,10 @@ else
 	$(RUN) -m pytest $(ARGS)
 endif
 
-soak: .venv/.installed ## Play many clients against one server and two, and compare every request (ARGS=10000: so many turns)
+soak: .venv/.installed ## Play all kinds of clients at once, with faults, and print a table (ARGS=10: minutes)
+	PYTHONPATH=. $(RUN) bench/soak.py $(ARGS)
+
+isolation: .venv/.installed ## Play many clients against one server and two, and compare every request (ARGS=10000: so many turns)
 	ISOLATION_TURNS=$(or $(strip $(ARGS)),2500) LOAD_SESSIONS=200 LOAD_TURNS=10 $(RUN) -m pytest -q --show-capture=no \
 		tests/test_isolation.py tests/test_replicated_sessions.py
 

@@ -93,6 +93,21 @@ class Stage:
 
 
 @contextmanager
+def running_server(upstream: str, settings: Mapping[str, str]) -> Generator[OurServer, None, None]:
+    """Start our server in front of an upstream, with these settings; end it."""
+    usual = {
+        "API_KEYS": ",".join(KEYS),
+        "LOG_LEVEL": "ERROR",
+        "PROCESS_REUSE": "on",
+        "PYTHONUNBUFFERED": "1",
+        "RATE_LIMIT_ENABLED": "false",
+    }
+    environment = {**claude_environment(upstream), **usual, **settings}
+    with _running("main.py", "0", environment=environment, ready=r"http://\S+:\d+") as (pid, url):
+        yield OurServer(url, pid)
+
+
+@contextmanager
 def set_up(*, with_server: bool, processes: int) -> Generator[Stage, None, None]:
     """Start the upstream, and our server in front of it with room for `processes`; end both."""
     with ExitStack() as stack:
@@ -100,14 +115,5 @@ def set_up(*, with_server: bool, processes: int) -> Generator[Stage, None, None]
         _, upstream = stack.enter_context(_running("demo_upstream.py", environment=path, ready=r"http://\S+"))
         server = None
         if with_server:
-            settings = {
-                "API_KEYS": ",".join(KEYS),
-                "MAX_PROCESSES": str(processes),
-                "PROCESS_REUSE": "on",
-                "RATE_LIMIT_ENABLED": "false",
-                "PYTHONUNBUFFERED": "1",
-            }
-            environment = {**claude_environment(upstream), **settings, "LOG_LEVEL": "ERROR"}
-            pid, url = stack.enter_context(_running("main.py", "0", environment=environment, ready=r"http://\S+:\d+"))
-            server = OurServer(url, pid)
+            server = stack.enter_context(running_server(upstream, {"MAX_PROCESSES": str(processes)}))
         yield Stage(upstream, server)

@@ -96,6 +96,11 @@ def is_result(frame: Frame) -> bool:
     return bool(frame["type"] == "result")
 
 
+def is_retry(frame: Frame) -> bool:
+    """Whether a frame says that a request will be made again."""
+    return (frame["type"], frame.get("subtype")) == ("system", "api_retry")
+
+
 def is_text(frame: Frame) -> bool:
     """Whether a frame is a piece of the answer's text."""
     delta = frame["event"].get("delta", {}) if frame["type"] == "stream_event" else {}
@@ -241,6 +246,18 @@ class ClaudeCli:
         """Send a prompt and return the turn, once its result is there."""
         await self.send(user(prompt) if isinstance(prompt, str) else prompt)
         return await self.receive_until(is_result)
+
+    async def failed_turn(self, prompt: str | Frame = "Hello") -> Turn:
+        """Run a turn that fails; where its request would be made again, interrupt it, as the project does.
+
+        Returns what came up to its result, or to the frame that announces the retry.
+        """
+        await self.send(user(prompt) if isinstance(prompt, str) else prompt)
+        turn = await self.receive_until(lambda frame: is_retry(frame) or is_result(frame))
+        if is_retry(turn.result):
+            await self.control("interrupt")
+            await self.receive_until(is_result)
+        return turn
 
     async def seed(self, *history: Frame) -> list[Frame]:
         """Put frames into the conversation without a turn; return the results that the user frames get."""

@@ -33,7 +33,7 @@ from real_services import PROGRAMS, RedisServer, install, running_redis
 from turns import LaunchProfile
 
 COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-# How much `make soak` plays: see test_isolation.py and test_replicated_sessions.py.
+# How much `make isolation` plays: see test_isolation.py and test_replicated_sessions.py.
 BUDGETS = ("ISOLATION_TURNS", "LOAD_SESSIONS", "LOAD_TURNS")
 # `PROCESS_REUSE=off make test` runs the suite with a process for every turn.
 KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "PROCESS_REUSE", *BUDGETS, *COVERAGE)

@@ -5,7 +5,7 @@ See test_cli_contract.py.
 
 import pytest
 
-from claude_cli import NO_LOGIN, ClaudeCli, Frame, Lab, Turn, contents, is_result, text, user
+from claude_cli import NO_LOGIN, Lab, contents, is_retry, text
 from demo_upstream import Reply
 
 # How many requests a turn makes
@@ -13,21 +13,6 @@ from demo_upstream import Reply
 
 RETRIED = (401, 408, 409, 429, 500, 503, 529)
 """The statuses after which Claude Code would make a request again."""
-
-
-async def failed_turn(cli: ClaudeCli) -> Turn:
-    """Run a turn, and interrupt it where its request would be made again, as the project does."""
-    await cli.send(user("Hello"))
-    turn = await cli.receive_until(lambda frame: is_retry(frame) or is_result(frame))
-    if is_retry(turn.result):
-        await cli.control("interrupt")
-        assert (await cli.receive_until(is_result)).result["terminal_reason"] == "aborted_streaming"
-    return turn
-
-
-def is_retry(frame: Frame) -> bool:
-    """Whether a frame says that a request will be made again."""
-    return (frame["type"], frame.get("subtype")) == ("system", "api_retry")
 
 
 @pytest.mark.asyncio
@@ -38,7 +23,7 @@ async def test_a_retry_is_told_before_it_is_made(lab: Lab) -> None:
         for status in (*RETRIED, 403, 413):
             lab.upstream.reset()
             lab.upstream.script(Reply(status=status), times=None)
-            last = (await failed_turn(cli)).result
+            last = (await cli.failed_turn()).result
             told[status] = last.get("error_status"), len(lab.bodies)
             assert not is_retry(last) or last["retry_delay_ms"] >= 500
     assert told == {**{status: (status, 1) for status in RETRIED}, 403: (None, 1), 413: (None, 1)}
@@ -50,7 +35,7 @@ async def test_a_wait_of_up_to_a_minute_is_told(lab: Lab, wait: str, is_told: bo
     """`Retry-After` comes as the delay, with up to a quarter more; a longer one ends the turn, and isn't told."""
     lab.upstream.script(Reply(status=429, headers={"retry-after": wait}), times=None)
     async with lab.bound() as cli:
-        last = (await failed_turn(cli)).result
+        last = (await cli.failed_turn()).result
     assert is_retry(last) == is_told
     if is_told:
         assert float(wait) <= last["retry_delay_ms"] / 1000 <= 1.26 * float(wait)
@@ -63,7 +48,7 @@ async def test_its_patience_can_be_set(lab: Lab) -> None:
     """API_TIMEOUT_MS bounds the wait for an answer's begin, after which the request would be made again."""
     lab.upstream.script(Reply(hang=True), times=None)
     async with lab.bound(API_TIMEOUT_MS="500") as cli:
-        last = (await failed_turn(cli)).result
+        last = (await cli.failed_turn()).result
     assert (is_retry(last), last["error_status"]) == (True, None)
 
 
@@ -249,7 +234,7 @@ async def test_a_cut_stream_has_no_status(lab: Lab) -> None:
     """A stream that breaks off would be asked for again, too; that is told without a status."""
     lab.upstream.script(Reply(text=["One ", "two"], cut_after=1))
     async with lab.bound() as cli:
-        last = (await failed_turn(cli)).result
+        last = (await cli.failed_turn()).result
     assert (is_retry(last), last["error_status"], len(lab.bodies)) == (True, None, 1)
 
 

@@ -1,7 +1,7 @@
 """Nobody's words but the client's own: random clients at once, and each request compared with what its client sent.
 
 The real server with the real CLI, in a small pool, so that processes are adopted, recycled, taken from the spares and
-spawned, in front of an upstream that answers, fails and hangs. `make soak` plays more of the same.
+spawned, in front of an upstream that answers, fails and hangs. `make isolation` plays more of the same.
 """
 
 import os

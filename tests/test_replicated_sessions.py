@@ -23,7 +23,7 @@ pytestmark = pytest.mark.real_services
 MODEL = "claude-sonnet-4-5"
 KEYS = ("key-of-anna", "key-of-berta")
 LIMIT = 4
-# `make soak` has more of them.
+# `make isolation` has more of them.
 FEW = 8
 SESSIONS = int(os.environ.get("LOAD_SESSIONS", FEW))
 TURNS = int(os.environ.get("LOAD_TURNS", "3"))
