@@ -69,7 +69,7 @@ async def create_chat_completion(request: Request, services: ServicesDependency,
         if not body.enable_tools:
             ignored = (*ignored, *_without_effect(options, services.rules))
         begin = services.chat.begin(body, caller, options, request.state.request_id)
-        notes = TurnNotes(record_of(request), tells_content=services.settings.log_prompts)
+        notes = TurnNotes(record_of(request))
         notes.asked(body, parameters)
         answering = _Answering(begin, body, ignored, options, notes)
         return await _unless_client_leaves(request, answering.streamed() if body.stream else answering.whole())

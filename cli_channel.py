@@ -17,6 +17,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from cli_frames import Control, Frame
 from cli_launch import Started
+from content_log import log_content
 from errors import ClaudeCodeError
 from tool_bridge import ToolBridge
 
@@ -42,7 +43,7 @@ class CliChannel:
         assert process.stdin is not None  # noqa: S101 - for the type checker: started with pipes
         assert process.stdout is not None  # noqa: S101
         self._process, self._stderr, self._leftovers = process, started.stderr, started.leftovers
-        self._has_children = has_children
+        self._has_children, self._has_heard, self._is_seen_off = has_children, False, False
         self._reason = _UNEXPECTED
         self._stdin, self._stdout = process.stdin, BufferedByteReceiveStream(process.stdout)
         self._write_lock = anyio.Lock()
@@ -63,6 +64,7 @@ class CliChannel:
         """Write frames, a line each. Raises ClaudeCodeError where the process is gone."""
         try:
             async with self._write_lock:
+                self._has_heard = True
                 await self._stdin.send(lines.encode())
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise self.died() from error
@@ -75,7 +77,7 @@ class CliChannel:
                 if not await self._took(frame):
                     yield frame
         except (anyio.IncompleteRead, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
-            raise self.died() from error
+            raise ClaudeCodeError(self._reason) from error  # Whose request it serves the reader doesn't know.
         finally:
             for answer in self._waiting.values():
                 answer.set({"subtype": "error", "error": "the process ended"})
@@ -145,7 +147,7 @@ class CliChannel:
 
     def kill(self, reason: str | None = None) -> None:
         """End the process at once, where nobody can wait for it; `reason` is for whoever waits for its turn."""
-        self._reason = reason or self._reason
+        self._reason, self._is_seen_off = reason or self._reason, True
         children = self._children()
         self._end_by(self._process.kill)
         _kill(children)
@@ -158,12 +160,21 @@ class CliChannel:
         return []
 
     def died(self) -> ClaudeCodeError:
-        """Log the last words of a process that is gone, and return the error for it."""
-        logger.warning("Claude Code process %d ended: %s", self.pid, self.last_words())
+        """Log, once, that a process is gone which we haven't ended, and return the error for it."""
+        if not self._is_seen_off:
+            self._is_seen_off = True
+            logger.warning("Claude Code process %d ended: %s", self.pid, self.last_words())
         return ClaudeCodeError(self._reason)
 
     def last_words(self) -> str:
-        """The end of what the process wrote to its error output, for our log."""
+        """How the process ended, for our log, and what it wrote to its error output; but not what it was told."""
+        status, words = f"exit status {self._process.returncode}", self._error_output()
+        if self._has_heard:
+            log_content("error_output", process_id=self.pid, text=words)
+            return f"{status}, {len(words)} characters of error output"
+        return f"{status}, {words!r}"
+
+    def _error_output(self) -> str:
         if self._stderr.closed:
             return ""
         size = self._stderr.seek(0, 2)
@@ -193,7 +204,8 @@ def _control_frame(request_id: str, subtype: str, fields: Frame) -> str:
 
 def _successful(response: Frame, subtype: str) -> Frame:
     if response["subtype"] != "success":
-        raise ClaudeCodeError(f"Claude Code refused `{subtype}`: {response.get('error')}")
+        log_content("refusal", control=subtype, reason=response.get("error"))
+        raise ClaudeCodeError(f"Claude Code refused `{subtype}`.")
     result: Frame = response.get("response") or {}
     return result
 

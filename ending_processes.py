@@ -8,6 +8,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from claude_process import ClaudeProcess
+from server_log import of_no_request
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ async def is_settled(process: ClaudeProcess) -> bool:
         with anyio.fail_after(_SETTLE_SECONDS):
             await process.settle()
     except Exception as error:  # noqa: BLE001 - the process's edge: whatever it is, it must not end the pool
-        logger.info("Process %d can't be settled: %r", process.pid, error)
+        logger.info("Process %d can't be settled: %s", process.pid, type(error).__name__)
         return False
     return True
 
@@ -46,7 +47,8 @@ class EndingProcesses:
     def end(self, process: ClaudeProcess, owner: str | None, tasks: TaskGroup) -> None:
         """Begin to end a process, in one of these tasks; `owner` is whose turns it had."""
         self._count += 1
-        tasks.start_soon(self._see_off, process, owner)
+        with of_no_request():
+            tasks.start_soon(self._see_off, process, owner)
 
     async def _see_off(self, process: ClaudeProcess, owner: str | None) -> None:
         try:

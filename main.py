@@ -6,7 +6,9 @@ python main.py [PORT] [--host HOST] [--demo], or uvicorn main:app --reload --no-
 
 import argparse
 import errno
+import logging
 import os
+import re
 import secrets
 import socket
 import sys
@@ -41,7 +43,9 @@ from http_layer import ERROR_HANDLERS, CommonHeaders
 from keys_file import check_name
 from openapi_document import complete_document
 from origin_guard import OriginGuard
-from server_log import start_logging
+from server_log import hold_lines, start_logging
+
+logger = logging.getLogger(__name__)
 
 _PORTS_TO_TRY = 100
 _CUT_OFF_SECONDS = 1
@@ -139,6 +143,7 @@ def create_app(settings: Settings) -> FastAPI:
 def __getattr__(name: str) -> FastAPI:
     """Make `app` when uvicorn asks for `main:app`, and not when this module is merely imported."""
     if name == "app":
+        hold_lines()
         try:
             settings = load_settings()
             find_cli(settings.claude_cli_path)
@@ -153,7 +158,9 @@ def __getattr__(name: str) -> FastAPI:
 def _start_logging(settings: Settings) -> None:
     ours = (module.stem for module in Path(__file__).parent.glob("*.py"))
     is_verbose = settings.debug_mode or settings.log_level == "DEBUG"
-    start_logging(settings.log_level, settings.log_format, verbose=ours if is_verbose else ())
+    start_logging(
+        settings.log_level, settings.log_format, verbose=ours if is_verbose else (), content=settings.log_prompts
+    )
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -248,12 +255,20 @@ def _offered_key(settings: Settings) -> SecretStr | None:
 def _announce(settings: Settings, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     if settings.demo:
-        print(_DEMO_BANNER, flush=True)
+        _say(_DEMO_BANNER, settings)
     if not settings.asks_for_keys and not settings.is_local:
-        print(_OPEN_BANNER, flush=True)
+        _say(_OPEN_BANNER, settings)
     if settings.port not in (0, port):
-        print(f"Port {settings.port} is in use; this server takes {port}.", flush=True)
-    print(f"claude-wrapper {VERSION} listens on {_url(settings.host, port)}", flush=True)
+        _say(f"Port {settings.port} is in use; this server takes {port}.", settings)
+    _say(f"claude-wrapper {VERSION} listens on {_url(settings.host, port)}", settings)
+
+
+def _say(text: str, settings: Settings) -> None:
+    """Tell a person, or a program that reads an object on every line."""
+    if settings.log_format == "json":
+        logger.info("%s", " ".join(re.findall(r"[^\s┌─┐│└┘]+", text)))
+    else:
+        print(text, flush=True)
 
 
 def _show(key: SecretStr, settings: Settings, listener: socket.socket) -> None:
@@ -274,8 +289,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["keys"]:
         return _keys_command(given[1:])
+    overrides = _parsed(given)
+    hold_lines()
     try:
-        settings = load_settings(**_parsed(given))
+        settings = load_settings(**overrides)
         _start_logging(settings)
         check_cli(find_cli(settings.claude_cli_path), settings.environment.get("PATH", ""))
         _check_settings(settings)
@@ -300,7 +317,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def give_up() -> None:
         app.state.services.pool.stop()
 
-    config = uvicorn.Config(app, log_config=None, proxy_headers=False, timeout_graceful_shutdown=_CUT_OFF_SECONDS)
+    config = uvicorn.Config(
+        app, log_config=None, ws="none", proxy_headers=False, timeout_graceful_shutdown=_CUT_OFF_SECONDS
+    )
     server = GracefulServer(config, app.state.door, settings.shutdown_grace, give_up)
     server.run(sockets=[listener])
     return 0 if server.started else 1

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from content_log import log_content
 from inspections import McpServer
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ class McpCatalog:
             found = await self._ask(names) if names else ()
             for server in found:
                 if server.error:
-                    logger.warning("The MCP server %s: %s (%s)", server.name, server.status, server.error)
+                    logger.warning("The MCP server %s: %s", server.name, server.status)
+                    # In its words may be an address with a token, or an answer.
+                    log_content("mcp_error", server=server.name, reason=server.error)
             self._known[names] = (self._clock(), found)
             return found
 

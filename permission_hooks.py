@@ -20,6 +20,7 @@ from claude_agent_sdk import (
 from claude_agent_sdk.types import HookContext, HookInput, HookJSONOutput
 
 from agent_task import AgentTask
+from content_log import log_content
 from tool_policy import Decision, ToolPolicy
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,11 @@ class PermissionHooks:
         """Decide for this task from now on; `functions` are the client's own."""
         self._policy = ToolPolicy(task.grant, self._directory, functions)
         self._request_id = task.request_id
+
+    @property
+    def _whose(self) -> Mapping[str, str]:
+        # The SDK asks in a task of the process's, which serves one request after the other.
+        return {"request_id": self._request_id}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -69,8 +75,8 @@ class PermissionHooks:
     async def _asked(
         self, name: str, _arguments: dict[str, Any], context: ToolPermissionContext
     ) -> PermissionResultAllow | PermissionResultDeny:
-        # Its own words have paths in them, and are nobody's business but the operator's.
-        logger.debug("%s: Claude Code on %r: %s", self._request_id, name, context.decision_reason)
+        # Its own words have paths and commands in them.
+        log_content("check", request_id=self._request_id, tool=name, reason=context.decision_reason)
         decision = Decision("deny", _NOT_PASSED)
         self._note(name, context.tool_use_id, decision)
         return PermissionResultDeny(message=_told(decision))
@@ -81,12 +87,12 @@ class PermissionHooks:
         try:
             return await anyio.to_thread.run_sync(partial(self._policy.decide, name, arguments))
         except Exception:  # the process's edge: an answer that fails would leave the call to Claude Code
-            logger.exception("%s: whether %s may be called can't be decided", self._request_id, name)
+            logger.exception("Whether %r may be called can't be decided", name, extra=self._whose)
             return Decision("deny", "it can't be decided")
 
     def _note(self, name: str, call_id: str | None, decision: Decision) -> None:
         level = logging.WARNING if decision.behavior == "deny" else logging.INFO
-        logger.log(level, "%s: %s %r: %s", self._request_id, decision.behavior, name, decision.reason)
+        logger.log(level, "%s %r: %s", decision.behavior, name, decision.reason, extra=self._whose)
         if decision.behavior == "deny" and call_id:
             self.denials[call_id] = decision.reason
 

@@ -148,7 +148,8 @@ class RedisConnection:
 
     def _note_failure(self, error: Exception) -> None:
         if not self._is_away:
-            logger.warning("Redis is away: %s", error)
+            # Of a command that it doesn't know, as an old one HELLO, it quotes the arguments, a password among them.
+            logger.warning("Redis is away: %s", str(error).partition(", with args")[0])
         self._is_away = True
         if isinstance(error, TimeoutError):
             # Not every command of every request shall wait as long for one that hangs.

@@ -1,9 +1,11 @@
 """Everything that is wrong with the body of a chat completion, where the request itself fails of the first fault."""
 
 import logging
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from answer_models import FaultDetail
@@ -12,7 +14,7 @@ from errors import InvalidRequestError
 from message_adapter import find_faults_of_conversation
 from models import EXAMPLE_REQUEST, ChatCompletionRequest
 from parameter_mapping import find_adjustments, find_faults_of_output, find_faults_of_own_tools
-from parameter_validator import Rules, find_refusals, shown_name
+from parameter_validator import PARAMETERS, Rules, find_refusals, shown_name
 from request_body import find_faults_of_shape, parse_chat_completion, parse_json_object
 from session_manager import check_id
 
@@ -80,8 +82,21 @@ def explained(raw: bytes, rules: Rules, *, enabled: bool) -> Generator[None, Non
             error.details = [detail.model_dump() for detail in details]
             for detail in details:
                 # Without the message, which may quote what a client wrote.
-                logger.debug("A request of %d bytes is invalid: %s at %r", len(raw), detail.type, detail.param)
+                place = detail.param and _place(detail.param)
+                logger.debug("A request of %d bytes is invalid: %s at %r", len(raw), detail.type, place)
         raise
+
+
+def _place(param: str) -> str:
+    """Return a fault's place, less the names that a client has chosen: these may be anything."""
+    return re.sub(r"[^.\[\]]+", lambda part: part[0] if part[0].isdigit() or part[0] in _our_names() else "…", param)
+
+
+@cache
+def _our_names() -> frozenset[str]:
+    schema = ChatCompletionRequest.model_json_schema()
+    ours = [name for part in (schema, *schema["$defs"].values()) for name in part.get("properties", ())]
+    return frozenset({*ours, *".".join(PARAMETERS).split(".")})
 
 
 def _details(raw: bytes, error: InvalidRequestError, rules: Rules) -> list[FaultDetail]:

@@ -2,36 +2,53 @@
 
 import logging
 import sys
-from collections.abc import Generator, Iterable
+import traceback
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from typing import Literal
 
 import structlog
 from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, get_contextvars
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
+
+from content_log import allow_content, shows_content
 
 LogFormat = Literal["console", "json"]
 
 _STACK = "exception"
 """The one field that has several lines, for people."""
+_MOST_HELD = 100
 _UVICORNS = ("uvicorn", "uvicorn.error", "uvicorn.access")
 
 
-def start_logging(level: str, form: LogFormat, *, verbose: Iterable[str] = ()) -> None:
+def hold_lines() -> None:
+    """Keep what is logged until the log is started: its form is a setting, and reading these may log, too."""
+    holder = MemoryHandler(_MOST_HELD, flushLevel=sys.maxsize, flushOnClose=False)
+    logging.basicConfig(handlers=[holder])
+
+
+def start_logging(level: str, form: LogFormat, *, verbose: Iterable[str] = (), content: bool = False) -> None:
     """Log from `level` on, in this form; more than INFO only what those that are `verbose` have to say.
 
-    Libraries would tell what goes through them, and that is the clients'.
+    Libraries would tell what goes through them, and that is the clients'. `content`: what is asked and answered, too.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_formatter(form))
+    held = [record for each in logging.root.handlers if isinstance(each, MemoryHandler) for record in each.buffer]
     logging.basicConfig(level="INFO" if level == "DEBUG" else level, handlers=[handler], force=True)
     for name in _UVICORNS:  # It has given them handlers of its own where it was started by its own command.
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     # Each request has a line of ours.
     logging.getLogger("uvicorn.access").disabled = True
+    # Of a WebSocket, which we have none of, it would log the query.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket %s" not in str(record.msg))
+    allow_content(allowed=content)
     for name in verbose:
         logging.getLogger(name).setLevel(logging.DEBUG)
+    for record in held:
+        logging.getLogger(record.name).handle(record)
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -63,12 +80,32 @@ def _formatter(form: LogFormat) -> logging.Formatter:
         foreign_pre_chain=_SHARED,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            # Not structlog's prettier ways, which show variables: they hold what clients have sent.
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_described),
             _without_colours,
             *_RENDERERS[form](),
         ],
     )
+
+
+def _described(exc_info: ExcInfo) -> str:
+    """Write a traceback without variables and messages, but for the system's: they quote what clients have sent."""
+    return "\n".join(_lines_of(exc_info[1], set())).rstrip()
+
+
+def _lines_of(error: BaseException, told: set[int]) -> Iterator[str]:
+    told.add(id(error))
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before and id(before) not in told:
+        yield from _lines_of(before, told)
+        yield "Which led to:"
+    yield "Traceback (most recent call last):"
+    yield "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    words = str(error) if shows_content() else error.strerror if isinstance(error, OSError) else None
+    yield f"{type(error).__module__}.{type(error).__qualname__}" + (f": {_escaped(words)}" if words else "")
+    parts: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    for part in parts:
+        yield "One of its parts:"
+        yield from _lines_of(part, told)
 
 
 def _for_people() -> list[Processor]:

@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 
 from claude_process import ClaudeProcess
 from errors import ClaudeCodeError
+from server_log import of_no_request
 from turns import LaunchProfile
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class SpareProcesses:
         """Note that a profile is used, if others will want the like, and refill accordingly."""
         if profile.keeps_spares:
             self._recent.append(profile)
-            self._tasks.start_soon(self._refill)
+            with of_no_request():
+                self._tasks.start_soon(self._refill)
 
     def take(self, profile: LaunchProfile) -> ClaudeProcess | None:
         """Hand out a spare of this profile, if there is a live one."""

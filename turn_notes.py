@@ -1,18 +1,16 @@
 """What a chat completion's line in the log tells, and, where the operator wants it, what was asked and answered."""
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from chat_service import Completion
+from content_log import log_content, shows_content
 from errors import ApiError
 from models import ChatCompletionRequest
 from request_record import RequestRecord
 from turns import TurnEnded, TurnEvent, Usage, total_cost
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -20,15 +18,13 @@ class TurnNotes:
     """Takes notes of one completion."""
 
     record: RequestRecord
-    tells_content: bool
     _ends: list[TurnEnded] = field(default_factory=list)
 
     def asked(self, body: ChatCompletionRequest, parameters: Mapping[str, Any]) -> None:
         """Note what is wanted."""
         self.record.model, self.record.stream = body.model, bool(body.stream)
         self.record.in_session = body.session_id is not None
-        if self.tells_content:
-            logger.info("prompt", extra={"messages": parameters["messages"]})
+        log_content("prompt", messages=parameters["messages"])
 
     def began(self, completion: Completion) -> None:
         """Note that the model has begun to answer; unless the rest is seen, too, the client will have left."""
@@ -42,8 +38,8 @@ class TurnNotes:
         if not isinstance(event, TurnEnded):
             return
         self._ends.append(event)
-        if self.tells_content:
-            logger.info("answer", extra={"content": [asdict(block) for block in event.answer.content]})
+        if shows_content():
+            log_content("answer", content=[asdict(block) for block in event.answer.content])
 
     def completed(self) -> Sequence[TurnEnded]:
         """Note that all is answered; return the ends of the turns."""

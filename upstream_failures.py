@@ -1,5 +1,6 @@
 """Why Claude's API didn't answer: from what Claude Code reports of it to the error that the client sees."""
 
+import errno
 import logging
 import math
 import re
@@ -7,6 +8,7 @@ import time
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from content_log import log_content
 from errors import (
     ApiError,
     ClaudeLoginError,
@@ -26,6 +28,9 @@ _FORM = r"(output_config(\.format(\.type)?)?|output.?format|structured.?outputs?
 _LACKS_OUTPUT_FORMAT = re.compile(
     rf"{_FORM}\b.*\bnot (supported|available|permitted)|\bnot support.*\b{_FORM}", re.IGNORECASE | re.DOTALL
 )
+# How Claude Code ends what it says where there was no answer; the last two are the resolver's.
+_SYSTEM_ERROR = re.compile(r"\((E[A-Z0-9_]+)\)\Z")
+_SYSTEM_ERRORS = frozenset({*errno.errorcode.values(), "ENOTFOUND", "EAI_AGAIN"})
 _FAILED = "Claude's API failed ({}). Try again in a moment."
 # Claude Code tells how long it would wait where that is no longer; where it should be, it gives up at once.
 _LONGEST_TOLD_SECONDS = 60
@@ -53,14 +58,21 @@ class Failure:
         if self.status is None and self.login_failed:
             return ClaudeLoginError("Claude Code is not logged in. GET /v1/auth/status says what is missing.")
         if self.status is None or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            # Without a status the words are Claude Code's, which name addresses; with one the API's, which may quote.
-            logger.warning("Claude's API failed (HTTP %s) %s", self.status, "" if self.status else self.prose)
+            # The words name the upstream's address, and have what that says, which may quote the prompt.
+            logger.warning("Claude's API failed: %s", f"HTTP {self.status}" if self.status else self._system_error)
+            log_content("failure", reason=self.prose)
             return self._with_status(_FAILED.format(f"HTTP {self.status}" if self.status else "no answer"))
         prose = self.prose.removeprefix("API Error: ").removeprefix(f"{self.status} ")
         is_of_the_form = not _OF_ANOTHER_PLACE.match(prose) and _LACKS_OUTPUT_FORMAT.search(prose)
         if self.status == HTTPStatus.BAD_REQUEST and is_of_the_form:
             return OutputFormatError(prose)
         return self._with_status(prose or _FAILED.format(f"HTTP {self.status}"))
+
+    @property
+    def _system_error(self) -> str:
+        """The system's name for why there was no answer, and nothing that anybody could have put there."""
+        found = _SYSTEM_ERROR.search(self.prose)
+        return found[1] if found and found[1] in _SYSTEM_ERRORS else "no answer"
 
     def _too_long(self) -> ApiError:
         sent = self.reason != _TOO_LONG_FOR_THE_CLI

@@ -129,7 +129,8 @@ def test_every_decision_is_logged_with_its_request(
     trying(server, [ToolCall("Write", call), *reading, sensitive])
     with caplog.at_level(logging.INFO, logger="permission_hooks"):
         request_id = ask(server).headers["x-request-id"]
-    lines = [record.getMessage() for record in caplog.records if record.name == "permission_hooks"]
+    records = [record for record in caplog.records if record.name == "permission_hooks"]
+    lines = [f"{vars(record)['request_id']}: {record.getMessage()}" for record in records]
     assert sorted(lines) == [
         *[f"{request_id}: allow 'Write': the operator allows it, in the working directory"] * 2,
         f"{request_id}: deny 'Read': it is outside the working directory",

@@ -57,7 +57,7 @@ async def test_what_cant_be_decided_is_denied(
     hooks = PermissionHooks(tmp_path)
     hooks.serve(TASK, frozenset())
     assert (await asked(hooks, "Read", file_path="a.txt"))["permissionDecision"] == "deny"
-    assert "req_1: whether Read may be called can't be decided" in caplog.text
+    assert "Whether 'Read' may be called can't be decided" in caplog.text
 
 
 @pytest.mark.asyncio
