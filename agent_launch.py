@@ -25,7 +25,7 @@ _ENVIRONMENT: Mapping[str, str] = {
     "npm_config_logs_max": "0",
 }
 # For Claude Code, and for what it runs: by itself it has one directory for all processes of a user.
-_TEMPORARY = ("CLAUDE_CODE_TMPDIR", "CLAUDE_TMPDIR", "TMPDIR")
+_TEMPORARY = ("CLAUDE_CODE_TMPDIR", "CLAUDE_TMPDIR", "TMPDIR", "XDG_CACHE_HOME")
 
 
 def for_agent(agent: AgentLaunch, directory: Path, scratch: Path) -> tuple[Sequence[str], Mapping[str, str]]:

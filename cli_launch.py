@@ -3,6 +3,7 @@
 The process gets nothing of ours but what stands here: see `auth.login_environment` for the login's part.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -59,6 +60,8 @@ _CLI_ENVIRONMENT: Mapping[str, str] = {
     "DISABLE_AUTO_COMPACT": "1",
     "ENABLE_TOOL_SEARCH": "false",
     # The model sees a client's functions under their own names.
+    # It keeps a log of calls, with their names, in the user's cache for a month; what is no directory it leaves alone.
+    "XDG_CACHE_HOME": os.devnull,
     "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",
     "CLAUDE_CODE_MCP_AUTO_BACKGROUND_MS": "0",
 }

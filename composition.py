@@ -201,6 +201,8 @@ def _launch_profile(settings: Settings, login: Login, cli_path: Path, directory:
     if login.method != "claude_cli":
         # Only the CLI's own login lives in the host's configuration; the others need nothing of it.
         environment["CLAUDE_CONFIG_DIR"] = str(config_directory)
+    # Else it leaves a directory in the one for everybody's temporary files.
+    environment["CLAUDE_CODE_TMPDIR"] = str(_made(directory / "claude-tmp"))
     variables = tuple(sorted(environment.items()))
     return LaunchProfile(cli_path, variables, working_directory, login.bare, login.base_url_variable)
 
