@@ -151,7 +151,8 @@ def __getattr__(name: str) -> FastAPI:
         except ConfigurationError as error:
             sys.exit(f"claude-wrapper can't start. {error}")
         _start_logging(settings)
-        return create_app(settings)
+        app = globals()["app"] = create_app(settings)  # uvicorn asks more than once.
+        return app
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

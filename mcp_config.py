@@ -67,7 +67,14 @@ def load_mcp_servers(path: Path | None, variables: Mapping[str, str]) -> McpServ
     for name, server in read.servers.items():
         _check(path, name, server)
     dumped = {name: server.model_dump(exclude_none=True) for name, server in read.servers.items()}
-    return McpServers({name: _filled_in(server, variables, path) for name, server in dumped.items()})
+    filled = {name: _filled_in(server, variables, path) for name, server in dumped.items()}
+    return McpServers({name: _with_cache(server, variables) for name, server in filled.items()})
+
+
+def _with_cache(server: Mapping[str, Any], variables: Mapping[str, str]) -> Mapping[str, Any]:
+    """Let a program have the user's cache, where uvx and its like keep it: Claude Code has another one."""
+    cache = variables.get("XDG_CACHE_HOME") or str(Path(variables.get("HOME", "~")).expanduser() / ".cache")
+    return {**server, "env": {"XDG_CACHE_HOME": cache, **server.get("env", {})}} if "command" in server else server
 
 
 def _check(path: Path, name: str, server: _Server) -> None:

@@ -16,6 +16,7 @@ CLIENT_LEFT = 499
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_PATH = 200
 RECORD = "record"
 """Where a request's state has it."""
 
@@ -60,7 +61,7 @@ class RequestRecord:
     def begin(cls, scope: MutableMapping[str, Any], request_id: str) -> "RequestRecord":
         """Make the record of a request, and keep it on its state."""
         address = (scope.get("client") or (None,))[0]
-        record = cls(request_id, scope["method"], scope["path"], address)
+        record = cls(request_id, scope["method"], scope["path"][:_LONGEST_PATH], address)
         scope["state"][RECORD] = record
         return record
 

@@ -9,10 +9,13 @@ from logging.handlers import MemoryHandler
 from typing import Literal
 
 import structlog
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 from structlog.contextvars import bind_contextvars, bound_contextvars, clear_contextvars, get_contextvars
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from content_log import allow_content, shows_content
+
+logger = logging.getLogger(__name__)
 
 LogFormat = Literal["console", "json"]
 
@@ -49,12 +52,18 @@ def start_logging(level: str, form: LogFormat, *, verbose: Iterable[str] = (), c
         logging.getLogger(name).setLevel(logging.DEBUG)
     for record in held:
         logging.getLogger(record.name).handle(record)
+    set_on_retry_hooks([_tell_retry])
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _tell_retry(details: RetryDetails) -> None:
+    """Say that something is tried again: stamina's own hook logs the arguments, and the error's words, past us."""
+    logger.warning("Trying again in %.1f s after %s", details.wait_for, type(details.caused_by).__name__)
 
 
 @contextmanager
@@ -81,7 +90,7 @@ def _formatter(form: LogFormat) -> logging.Formatter:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.ExceptionRenderer(_described),
-            _without_colours,
+            _shortened,
             *_RENDERERS[form](),
         ],
     )
@@ -119,9 +128,11 @@ def _for_programs() -> list[Processor]:
 _RENDERERS = {"console": _for_people, "json": _for_programs}
 
 
-def _without_colours(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Leave out uvicorn's second text of its lines, which is for its own terminal."""
+def _shortened(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Leave out uvicorn's second text of its lines, for its own terminal, and exceptions that asyncio writes out."""
     event.pop("color_message", None)
+    if event["logger"] == "asyncio":
+        event["event"] = event["event"].partition("\n")[0]
     return event
 
 

@@ -46,6 +46,15 @@ MORE = {
 }
 
 
+def test_what_docs_reliability_names_is_there() -> None:
+    """Each test that is to hold one of its sentences, and the command that made its table."""
+    text = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"test_\w+\.py", text))
+    assert named
+    assert all((REPOSITORY / "tests" / name).is_file() for name in named)
+    assert "\nsoak:" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_readme_and_env_example_tell_every_setting(name: str) -> None:
     """Name, default and meaning of each setting stand in both documents as the code has them."""

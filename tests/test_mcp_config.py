@@ -23,10 +23,16 @@ def test_variables_are_filled_in(tmp_path: Path) -> None:
         "local": {"command": "${BIN}/notes", "args": ["--port", "${PORT:-80}"], "env": {"TOKEN": "${TOKEN}"}},
         "far": {"type": "http", "url": "https://${HOST:-notes.example}/mcp", "headers": {"X": "a ${TOKEN}"}, "new": 1},
     }
-    read = load_mcp_servers(write(tmp_path, {"mcpServers": servers}), {"BIN": "/opt", "TOKEN": "t"})
+    read = load_mcp_servers(write(tmp_path, {"mcpServers": servers}), {"BIN": "/opt", "TOKEN": "t", "HOME": "/home/me"})
     assert read.names == ("local", "far")
     assert json.loads(read.written(["local"])) == {
-        "mcpServers": {"local": {"command": "/opt/notes", "args": ["--port", "80"], "env": {"TOKEN": "t"}}}
+        "mcpServers": {
+            "local": {
+                "command": "/opt/notes",
+                "args": ["--port", "80"],
+                "env": {"XDG_CACHE_HOME": "/home/me/.cache", "TOKEN": "t"},
+            }
+        }
     }
     far = json.loads(read.written(["far"]))["mcpServers"]["far"]
     assert far == {"type": "http", "url": "https://notes.example/mcp", "headers": {"X": "a t"}, "new": 1}

@@ -4,8 +4,10 @@ import json
 import time
 from collections.abc import Mapping
 
+import httpx
 import pytest
 
+import chat_routes
 from chat import HELLO, MODEL, a_client_left, post, sse_data
 from config import load_settings
 from conftest import NO_WAY_OUT, Server, ServerFactory, clean_environment
@@ -170,6 +172,22 @@ def test_an_answer_that_trickles_has_its_time(serve: ServerFactory) -> None:
     server = serve(idle_timeout=1.5)
     script(server, Reply(text=[f"{number} " for number in range(8)], delta_delay=0.3))
     assert post(server, model=MODEL, messages=HELLO).status_code == 200
+
+
+def test_a_silent_stream_is_kept_alive(serve: ServerFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comments come while nothing else does, and nothing that isn't an event's or a comment's."""
+    assert chat_routes._PING_SECONDS == 15
+    monkeypatch.setattr(chat_routes, "_PING_SECONDS", 0.1)
+    server, gate = serve(), Gate(after=1)
+    script(server, Reply(text=["One ", "two"], gate=gate))
+    body = {"model": MODEL, "messages": HELLO, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as response:
+        lines = response.iter_lines()
+        pings = [line for line in (next(lines) for _ in range(20)) if line.startswith(":")]
+        gate.open()
+        rest = [*lines]
+    assert {*pings} == {": ping"}
+    assert rest[-2:] == ["data: [DONE]", ""]
 
 
 @STREAMED_OR_NOT
