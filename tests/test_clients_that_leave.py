@@ -1,6 +1,7 @@
 """A client hangs up, whatever its request does just then: the turn stops, upstream too, and nothing more is spent."""
 
 import json
+import logging
 import os
 import socket
 import time
@@ -141,3 +142,20 @@ def test_while_the_body_is_sent(serve: ServerFactory) -> None:
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n{")
     assert post(server, model=MODEL, messages=HELLO).status_code == 200
     assert len(server.upstream.messages_requests()) == 1
+
+
+@STREAMED_OR_NOT
+def test_between_two_tries(serve: ServerFactory, caplog: pytest.LogCaptureFixture, stream: bool) -> None:
+    """What has failed isn't tried again for nobody."""
+    server = serve(upstream_retries=5)
+    server.upstream.script(Reply(status=529), times=None)
+    with caplog.at_level(logging.INFO):
+        client = Client(server, stream=stream)
+        server.upstream.wait_for(lambda upstream: bool(upstream.messages_requests()))
+        wait_until(lambda: not working(server))
+        client.hang_up()
+        wait_until(lambda: "client_left" in [vars(record).get("outcome") for record in caplog.records])
+    asked = len(server.upstream.messages_requests())
+    server.upstream.reset()
+    assert post(server, model=MODEL, messages=HELLO).status_code == 200
+    assert (asked, len(server.upstream.messages_requests())) == (1, 1)
