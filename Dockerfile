@@ -51,5 +51,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s --retries=3 CMD ["python", "-c", "import os, sys, http.client as h; c = h.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
 
 # For development, with the checkout mounted (-v "$(pwd):/app"):
-#   python -m uvicorn main:app --host 0.0.0.0 --reload --no-proxy-headers
+#   python -m uvicorn main:app --host 0.0.0.0 --reload --http h11 --no-proxy-headers
 CMD ["python", "main.py"]

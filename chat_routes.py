@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 router = APIRouter(dependencies=[*limited_behind_key("chat"), Depends(require_quota)])
 
-# Those that only this route can answer; openapi_document.py has what they mean, and the others.
+# Beside those of all routes; openapi_document.py has these, and what each means.
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     **{status: {} for status in (404, 409, 429, 502, 504)},
     200: {

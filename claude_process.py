@@ -131,9 +131,9 @@ class ClaudeProcess:
         """Whether the last turn has called functions and goes on when their results come."""
         return bool(self._awaited)
 
-    def kill(self, reason: str | None = None) -> None:
-        """End the process at once, with all that it started; its turn fails, for this reason."""
-        self._channel.kill(reason)
+    def kill(self, fault: ApiError | None = None) -> None:
+        """End the process at once, with all that it started; its turn fails with this error."""
+        self._channel.kill(fault)
 
     def shared_with(self, binding: Binding, wanted: Sequence[Digest]) -> int:
         """Return how many messages of a request (given as digests) this process already holds, bound as it wants."""

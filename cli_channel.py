@@ -18,7 +18,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from cli_frames import Control, Frame
 from cli_launch import Started
 from content_log import log_content
-from errors import ClaudeCodeError
+from errors import ApiError, ClaudeCodeError
 from tool_bridge import ToolBridge
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ _CONTROL_TIMEOUT_SECONDS = 10.0
 _EXIT_GRACE_SECONDS = 2.0
 _LONGEST_FRAME_BYTES = 64 * 2**20
 _LAST_WORDS_BYTES = 2000
+_NOT_EXECUTED = (126, 127)
+"""How setpriv ends, as shells do, where there is no program to become."""
 
 # They come as long as a call waits, which may be long. Nobody reads meanwhile, and where the buffer of the SDK's
 # client, a hundred frames, is full, nothing comes through any more: no answer to a control request, either.
@@ -44,7 +46,7 @@ class CliChannel:
         assert process.stdout is not None  # noqa: S101
         self._process, self._stderr, self._leftovers = process, started.stderr, started.leftovers
         self._has_children, self._has_heard, self._is_seen_off = has_children, False, False
-        self._reason = _UNEXPECTED
+        self._fault: ApiError = ClaudeCodeError(_UNEXPECTED)
         self._stdin, self._stdout = process.stdin, BufferedByteReceiveStream(process.stdout)
         self._write_lock = anyio.Lock()
         self._waiting: dict[str, Answer] = {}
@@ -77,7 +79,7 @@ class CliChannel:
                 if not await self._took(frame):
                     yield frame
         except (anyio.IncompleteRead, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
-            raise ClaudeCodeError(self._reason) from error  # Whose request it serves the reader doesn't know.
+            raise self._fault from error  # Whose request it serves the reader doesn't know.
         finally:
             for answer in self._waiting.values():
                 answer.set({"subtype": "error", "error": "the process ended"})
@@ -145,9 +147,9 @@ class CliChannel:
             # A working directory may be large.
             await anyio.to_thread.run_sync(self._leftovers.close)
 
-    def kill(self, reason: str | None = None) -> None:
-        """End the process at once, where nobody can wait for it; `reason` is for whoever waits for its turn."""
-        self._reason, self._is_seen_off = reason or self._reason, True
+    def kill(self, fault: ApiError | None = None) -> None:
+        """End the process at once, where nobody can wait for it; `fault` is for whoever waits for its turn."""
+        self._fault, self._is_seen_off = fault or self._fault, True
         children = self._children()
         self._end_by(self._process.kill)
         _kill(children)
@@ -159,17 +161,17 @@ class CliChannel:
             return psutil.Process(self.pid).children(recursive=True)
         return []
 
-    def died(self) -> ClaudeCodeError:
+    def died(self) -> ApiError:
         """Log, once, that a process is gone which we haven't ended, and return the error for it."""
         if not self._is_seen_off:
             self._is_seen_off = True
             logger.warning("Claude Code process %d ended: %s", self.pid, self.last_words())
-        return ClaudeCodeError(self._reason)
+        return self._fault
 
     def last_words(self) -> str:
         """How the process ended, for our log, and what it wrote to its error output; but not what it was told."""
         status, words = f"exit status {self._process.returncode}", self._error_output()
-        if self._has_heard:
+        if self._has_heard and self._process.returncode not in _NOT_EXECUTED:
             log_content("error_output", process_id=self.pid, text=words)
             return f"{status}, {len(words)} characters of error output"
         return f"{status}, {words!r}"

@@ -59,9 +59,9 @@ _CLI_ENVIRONMENT: Mapping[str, str] = {
     # A long conversation would be rewritten behind the client's back.
     "DISABLE_AUTO_COMPACT": "1",
     "ENABLE_TOOL_SEARCH": "false",
-    # The model sees a client's functions under their own names.
     # It keeps a log of calls, with their names, in the user's cache for a month; what is no directory it leaves alone.
     "XDG_CACHE_HOME": os.devnull,
+    # The model sees a client's functions under their own names.
     "CLAUDE_AGENT_SDK_MCP_NO_PREFIX": "1",
     "CLAUDE_CODE_MCP_AUTO_BACKGROUND_MS": "0",
 }

@@ -161,7 +161,10 @@ class Settings(BaseSettings):
         description="How often a request that fails at Claude's API before the first byte of an answer is made again.",
     )
     shutdown_grace: Seconds = Field(
-        default=30, ge=0, description="Seconds that requests under way may still take when the server is told to stop."
+        default=30,
+        ge=0,
+        description="Seconds that requests under way may still take when the server is told to stop. Compose and "
+        "Kubernetes have to wait 5 s longer before they kill it.",
     )
     max_request_size: int = Field(
         default=32 * 2**20, gt=0, description="Bytes that a request body may have; over it 413."

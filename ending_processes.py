@@ -54,6 +54,8 @@ class EndingProcesses:
         try:
             if owner is not None:
                 await self._book_the_rest(process, owner)
+        except Exception:  # the process's edge: nobody else could catch it, and it must not end the pool
+            logger.exception("What process %d has cost can't be booked", process.pid)
         finally:
             await _close(process)
             self._count -= 1

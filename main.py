@@ -1,7 +1,7 @@
 """The server: composition, and the command line.
 
-python main.py [PORT] [--host HOST] [--demo], or uvicorn main:app --reload --no-proxy-headers; python main.py keys new
-[NAME] makes a key
+python main.py [PORT] [--host HOST] [--demo], or uvicorn main:app --reload --http h11 --no-proxy-headers;
+python main.py keys new [NAME] makes a key
 """
 
 import argparse
@@ -312,14 +312,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _announce(settings, listener)
     if new_key:
         _show(new_key, settings, listener)
-    # Whose X-Forwarded-For counts is TRUSTED_PROXIES' business alone; uvicorn would believe everyone on this machine.
     app = create_app(settings)
 
     def give_up() -> None:
         app.state.services.pool.stop()
 
+    # Whose X-Forwarded-For counts is TRUSTED_PROXIES' business alone; uvicorn would believe everyone on this machine.
+    # h11: httptools forgets who has left where requests are sent ahead, and the body behind an `Upgrade` to HTTP/2.
     config = uvicorn.Config(
-        app, log_config=None, ws="none", proxy_headers=False, timeout_graceful_shutdown=_CUT_OFF_SECONDS
+        app, log_config=None, http="h11", ws="none", proxy_headers=False, timeout_graceful_shutdown=_CUT_OFF_SECONDS
     )
     server = GracefulServer(config, app.state.door, settings.shutdown_grace, give_up)
     server.run(sockets=[listener])

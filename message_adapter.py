@@ -26,6 +26,7 @@ from client_functions import CallStyle, native_name
 from content_parts import check_text, to_block, to_blocks, to_text
 from conversation import digests
 from errors import InvalidRequestError
+from json_values import find_unwritable
 from models import AssistantMessage, ChatMessage, FunctionCall, ToolCall, ToolMessage, UserMessage
 from turns import (
     Binding,
@@ -225,9 +226,10 @@ def _assistant(message: AssistantMessage, index: int) -> Message:
 
 
 def _tool_use(call: ToolCall, place: str) -> ToolUseBlock:
-    block = ToolUseBlock.of(call.id, native_name(call.function.name), call.function.arguments or "{}")
-    if block is None:
-        message = "A call's arguments must be a JSON object, as a string."
+    arguments = call.function.arguments or "{}"
+    block = ToolUseBlock.of(call.id, native_name(call.function.name), arguments)
+    if block is None or find_unwritable(arguments, block.input):
+        message = "A call's arguments must be a JSON object, as a string, without NUL characters."
         raise InvalidRequestError(message, param=f"{place}.arguments")
     return block
 

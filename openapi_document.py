@@ -31,7 +31,7 @@ _ERRORS: Mapping[int, str] = {
 }
 """Each in OpenAI's envelope."""
 _EVERYWHERE = (400, 403, 500, 503)
-_WITH_A_BODY = (400, 413)
+_WITH_A_BODY = (413,)
 _KEEPS_ITS_STATUS = {
     "description": "An error of Claude's API that has no status here, with its own.",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}},

@@ -5,6 +5,7 @@ that waits started (spare), a new one (spawned). A process serves one turn at a 
 """
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -283,13 +284,15 @@ class ProcessPool:
 
     def _return(self, lease: Lease) -> None:
         """Park a process, or end it where it is of no more use, and give its place back."""
-        if cost := lease.process.costs.take_untold():
-            self._tasks.start_soon(self._on_untold_cost, lease.owner, cost)
-        if self._is_reusable(lease):
-            self._parked.append(_Parked(lease, self._clock()))
-        else:
-            self._retire(lease.process)
-        self._queue.give_back(lease.owner)
+        try:
+            if cost := lease.process.costs.take_untold():
+                self._tasks.start_soon(self._on_untold_cost, lease.owner, cost)
+            if self._is_reusable(lease):
+                self._parked.append(_Parked(lease, self._clock()))
+            else:
+                self._retire(lease.process)
+        finally:
+            self._queue.give_back(lease.owner)
 
     def _is_reusable(self, lease: Lease) -> bool:
         process = lease.process
@@ -333,14 +336,17 @@ class ProcessPool:
     async def _sweep_again_and_again(self) -> None:
         while True:
             await anyio.sleep(_SWEEP_SECONDS)
-            self.sweep()
-            await self._stop_outgrown()
+            try:
+                self.sweep()
+                await self._stop_outgrown()
+            except OSError as error:  # As without file descriptors: it must not end the pool, and there is a next time.
+                logger.warning("The processes can't be looked after: %s", error.strerror)
 
     async def _stop_outgrown(self) -> None:
         for process in [*self._processes]:
             if process.has_tools and await anyio.to_thread.run_sync(process.disk.has_outgrown):
                 logger.warning("The tools of process %d have filled their directory", process.pid)
-                process.kill(_OUTGROWN)
+                process.kill(ClaudeCodeError(_OUTGROWN))
 
     # Starting and ending
 
@@ -378,7 +384,7 @@ class ProcessPool:
         """End all turns, with an error: the server's time is over."""
         self._open = False
         for process in self._processes:
-            process.kill(ShuttingDownError().message)
+            process.kill(ShuttingDownError())
 
     async def _close(self) -> None:
         self._open = False
@@ -402,9 +408,9 @@ def _dispensable_first(parked: Sequence[_Parked]) -> list[_Parked]:
     return sorted(parked, key=lambda each: each.lease.process.waits_for_results)
 
 
-def _resident_memory(pid: int) -> int:
-    """Return the bytes of memory that a process holds; 0 where it is gone."""
+def _resident_memory(pid: int) -> float:
+    """Return the bytes of memory that a process holds; no end of them where it is gone, or can't be looked at."""
     try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.NoSuchProcess:
-        return 0
+        return float(psutil.Process(pid).memory_info().rss)
+    except (psutil.Error, OSError):  # The latter, without file descriptors.
+        return math.inf

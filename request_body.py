@@ -1,15 +1,14 @@
 """From the bytes of a request to its typed body, or to a 400 that names the field at fault."""
 
-import re
 from collections.abc import AsyncIterable, Iterator, Mapping
 from itertools import islice
-from math import isfinite
 from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, from_json
 
 from errors import InvalidRequestError, RequestTooLargeError
+from json_values import find_unwritable
 from models import MOST_FUNCTIONS, MOST_STOPS, ChatCompletionRequest, ToolConfigRequest
 
 # Locations in messages: ("messages", 0, role, field, …), and for content (…, "content", type, 0, part's type, …).
@@ -24,8 +23,6 @@ _MOST_ITEMS: Mapping[str, int] = {
 }
 _DEEPEST = 200
 """Levels of a body: pydantic's limit."""
-# A NUL, or a text that looks like one; a number that may be beyond what a computer's have.
-_MAY_BE_UNWRITABLE = re.compile(rb"\\u0000|\d[eE]\+?\d{3}|\d{309}")
 _MOST_PARTS = 10_000
 """Parts of content and calls, of all messages together."""
 
@@ -68,24 +65,9 @@ def parse_json(raw: bytes) -> Any:
 
 def check_values(raw: bytes, body: Any) -> None:
     """Raise InvalidRequestError for a value, in what was parsed, that nobody further on could take."""
-    if _MAY_BE_UNWRITABLE.search(raw):  # To look into everything takes longer than to parse it.
-        for place, fault in islice(_unwritable(body), 1):
-            raise InvalidRequestError(f"Invalid '{place}': {fault}.", param=place, code="invalid_value")
-
-
-def _unwritable(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Yield where there is what JSON can say and others can't, and what."""
-    if isinstance(value, str) and "\0" in value:
-        yield place, "it has a NUL character in it"
-    elif isinstance(value, float) and not isfinite(value):
-        yield place, "the number is too large"
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _unwritable(item, f"{place}.[{index}]")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _unwritable(name, place)
-            yield from _unwritable(item, f"{place}.{name}" if place else name)
+    if found := find_unwritable(raw, body):
+        place, fault = found
+        raise InvalidRequestError(f"Invalid '{place or 'body'}': {fault}.", param=place or None, code="invalid_value")
 
 
 def parse_json_object(raw: bytes) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What the log tells of a request: one line, when it has ended."""
 
 import logging
+import re
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ CLIENT_LEFT = 499
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PATH = 200
+_PATHS_BEGIN = re.compile(r"/[A-Za-z0-9_.-]{0,32}(?=/|\Z)")
 RECORD = "record"
 """Where a request's state has it."""
 
@@ -31,7 +32,7 @@ class RequestRecord:
     request_id: str
     method: str
     path: str
-    """The route's, or of what none takes the client's, without the query, in which some send secrets."""
+    """The route's; of what none takes the first part of the client's. Never the query, in which some send secrets."""
     client: str | None = None
     """The address."""
     status: int | None = None
@@ -61,7 +62,7 @@ class RequestRecord:
     def begin(cls, scope: MutableMapping[str, Any], request_id: str) -> "RequestRecord":
         """Make the record of a request, and keep it on its state."""
         address = (scope.get("client") or (None,))[0]
-        record = cls(request_id, scope["method"], scope["path"][:_LONGEST_PATH], address)
+        record = cls(request_id, scope["method"], _shortened(scope["path"]), address)
         scope["state"][RECORD] = record
         return record
 
@@ -75,6 +76,13 @@ class RequestRecord:
         is_cut = self.outcome == "failed" and self.status == HTTPStatus.OK
         known = {name: value for name, value in vars(self).items() if value is not None and name != "began"}
         logger.log(logging.WARNING if is_ours or is_cut else logging.INFO, "request", extra=known)
+
+
+def _shortened(path: str) -> str:
+    """Return of a client's own path what tells a wrong address, and no more: it may have a key or a name in it."""
+    found = _PATHS_BEGIN.match(path)
+    begin = found[0] if found else "/"
+    return begin if begin == path else f"{begin}…"
 
 
 def record_of(request: HTTPConnection) -> RequestRecord:

@@ -53,12 +53,9 @@ def start_logging(level: str, form: LogFormat, *, verbose: Iterable[str] = (), c
     for record in held:
         logging.getLogger(record.name).handle(record)
     set_on_retry_hooks([_tell_retry])
-    structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
+    # What can't be logged is no reason to write it out raw; and what the escapes need is there before files run out.
+    logging.raiseExceptions = False
+    _escaped("\n")
 
 
 def _tell_retry(details: RetryDetails) -> None:

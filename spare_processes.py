@@ -11,7 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from claude_process import ClaudeProcess
-from errors import ClaudeCodeError
+from errors import ApiError
 from server_log import of_no_request
 from turns import LaunchProfile
 
@@ -77,7 +77,7 @@ class SpareProcesses:
                 for profile, share in shares.items():
                     while len(self._waiting.setdefault(profile, [])) < share:
                         self._waiting[profile].append(await self._launch(profile))
-        except ClaudeCodeError as error:
+        except ApiError as error:
             logger.warning("No spare process: %s", error)
 
     def _shares(self) -> Counter[LaunchProfile]:

@@ -78,8 +78,7 @@ def _on_message_start(state: TurnState, message: StreamEvent) -> _Events:
     if state.started and not (state.has_own_schema or state.own_calls):
         raise ClaudeCodeError("Claude Code asked the model a second time by itself.")
     started = message.event["message"]
-    state.used_before, state.usage = state.used, started.get("usage") or {}
-    state.has_stopped = state.has_whole_block = False
+    state.used_before, state.usage, state.has_stopped = state.used, started.get("usage") or {}, False
     _begin_step(state)
     if not state.started:
         yield _started(state, started["model"], message.session_id)
@@ -190,14 +189,10 @@ def _on_message_delta(state: TurnState, message: StreamEvent) -> _Events:
 
 
 def _on_message_stop(state: TurnState, _message: StreamEvent) -> _Events:
-    """Fail where the stream broke.
-
-    Behind a whole block the CLI would ask for the rest, or wait for a call's result; else it would make the request
-    again, but not at once.
-    """
+    """Fail where the stream broke: the CLI would ask for the rest, or for all again, or wait for a call's result."""
     # Of a turn that goes on with results, the end of the message with the calls comes first.
     if state.started and not state.has_stopped:
-        state.continues_by_itself = state.has_whole_block
+        state.continues_by_itself = True
         raise upstream_failures.broken(state.model)
     return iter(())
 
@@ -239,7 +234,6 @@ def _on_assistant(state: TurnState, message: AssistantMessage) -> _Events:
     """Take over a whole message where nothing was streamed: so the CLI asks an upstream that can't stream."""
     state.login_failed |= message.error == "authentication_failed"
     if state.started or message.error:
-        state.has_whole_block |= not message.error
         return
     if state.own_calls and message.stop_reason == "tool_use":
         # Of each block there is a message of its own here, and nothing tells which one is the last.

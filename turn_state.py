@@ -29,8 +29,6 @@ class TurnState:
     continues_by_itself: bool = False
     has_stopped: bool = False
     """Whether the message that has started has told why it ends; one that breaks never does."""
-    has_whole_block: bool = False
-    """Whether a block of it is complete."""
     usage: dict[str, Any] = field(default_factory=dict)
     """Of the message that is written."""
     used_before: Usage = field(default_factory=Usage)

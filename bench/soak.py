@@ -145,7 +145,7 @@ def table(seconds: float, outcomes: Sequence[Outcome], watch: Watch, left: int) 
         "mixed up: somebody else's answer": _count(outcomes, "mixed up"),
         "unexpected: an error that nothing explains": _count(outcomes, "unexpected"),
         "processes left behind": left,
-        "the server's memory, first tenth": f"{first:.0f} MB",
+        "the server's memory, second tenth": f"{first:.0f} MB",
         "the server's memory, last tenth": f"{last:.0f} MB",
     }.items():
         lines.append(f"| {name} | {value} |")

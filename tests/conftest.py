@@ -103,7 +103,7 @@ def running(settings: Settings) -> AbstractContextManager[str]:
 def serving(app: ASGIApp, **options: Any) -> Generator[str, None, None]:
     """Serve an app with uvicorn on a free loopback port, in a thread of its own; yields the address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, proxy_headers=False, **options))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, http="h11", proxy_headers=False, **options))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

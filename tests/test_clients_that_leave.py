@@ -28,13 +28,13 @@ TRIES = 5
 class Client:
     """A client that can hang up at any moment."""
 
-    def __init__(self, server: Server, **body: Any) -> None:
-        """Send a request, and wait for nothing."""
+    def __init__(self, server: Server, *, ahead: bytes = b"", **body: Any) -> None:
+        """Send a request, and what is sent `ahead` of its answer; wait for nothing."""
         address = urlsplit(server.url)
         self._connection = socket.create_connection((str(address.hostname), address.port or 80))
         content = json.dumps({"model": MODEL, "messages": HELLO, **body}).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
-        self._connection.sendall(head.encode() + content)
+        self._connection.sendall(head.encode() + content + ahead)
 
     def hang_up(self) -> float:
         """Leave; return when that was, by the clock of the upstream's records."""
@@ -90,7 +90,7 @@ def test_before_the_model_answers(serve: ServerFactory, stream: bool) -> None:
 
 @STREAMED_OR_NOT
 def test_in_the_middle_of_the_answer(serve: ServerFactory, stream: bool) -> None:
-    """The same."""
+    """The upstream's connection is closed at once, its process goes on with others, nothing is asked again."""
     server = serve()
 
     def has_begun(reply: Reply) -> None:
@@ -142,6 +142,18 @@ def test_while_the_body_is_sent(serve: ServerFactory) -> None:
         connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n{")
     assert post(server, model=MODEL, messages=HELLO).status_code == 200
     assert len(server.upstream.messages_requests()) == 1
+
+
+@STREAMED_OR_NOT
+def test_with_another_request_sent_ahead(serve: ServerFactory, stream: bool) -> None:
+    """Whose connection it is isn't forgotten for the next request in it."""
+    server = serve(max_processes=1)
+    server.upstream.script(Reply(hang=True))
+    client = Client(server, stream=stream, ahead=b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    server.upstream.wait_for(lambda upstream: bool(upstream.messages_requests()))
+    client.hang_up()
+    server.upstream.wait_for(a_client_left)
+    assert post(server, model=MODEL, messages=HELLO).status_code == 200
 
 
 @STREAMED_OR_NOT

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
+import graceful_shutdown
 import main
 import pool_metrics
 from config import Settings, load_settings
@@ -286,7 +287,7 @@ def test_a_pod_has_time_to_drain() -> None:
     """Kubernetes waits longer than the pause before SIGTERM and what the server gives to its requests."""
     (_, pause) = container_of("Deployment")["lifecycle"]["preStop"]["exec"]["command"]
     settings = load_settings(_env_file=None)
-    needed = int(pause) + settings.shutdown_grace + main._CUT_OFF_SECONDS
+    needed = int(pause) + settings.shutdown_grace + main._CUT_OFF_SECONDS + graceful_shutdown._LAST_WORDS_SECONDS
     assert pod_of("Deployment")["terminationGracePeriodSeconds"] > needed
 
 

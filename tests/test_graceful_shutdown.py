@@ -115,7 +115,7 @@ def test_what_takes_too_long_ends_with_an_error(
             gate.reached()
             command.process.send_signal(signal.SIGTERM)
             error = json.loads(rest_of(response)[-1])["error"]
-        assert "shutting down" in error["message"]
+        assert error["code"] == "shutting_down"
     else:
         curl = ["curl", "-s", "-d", json.dumps(CHAT), f"{url}/v1/chat/completions"]
         with subprocess.Popen(curl, stdout=subprocess.PIPE, text=True) as client:

@@ -16,6 +16,7 @@ LAYERS = (
         "content_log",
         "errors",
         "inspections",
+        "json_values",
         "schema_instance",
         "side_by_side",
         "tool_catalog",

@@ -1,5 +1,6 @@
 """The command line, and the life of the server's processes: nothing may be left behind, however it ends."""
 
+import json
 import re
 import shutil
 import signal
@@ -9,6 +10,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -61,6 +63,20 @@ def test_uvicorn_main_app_works(start: Start) -> None:
     command = start("-m", "uvicorn", "main:app", "--port", "0", DEMO="true")
     url = command.read_until(r"http://\S+:\d+")[0]
     assert httpx.get(f"{url}/health").json()["backend"] == "demo"
+
+
+def test_a_body_behind_an_offer_of_http_2_is_read(start: Start) -> None:
+    """As Java's client makes it; what stands in the body is never taken for a request."""
+    address = urlsplit(start("main.py", "0", "--demo").url())
+    body = json.dumps(CHAT).encode()
+    offer = "Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{offer}Content-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((str(address.hostname), address.port or 80)) as connection:
+        connection.sendall(head.encode())
+        connection.sendall(body)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.count(b"HTTP/1.1") == 1
 
 
 def test_health_waits_for_nothing(start: Start) -> None:

@@ -42,7 +42,8 @@ async def test_a_failed_turn_leaves_no_trace(
             with outcome:
                 assert [event async for event in lease.process.turn(failing.prompt)]
         await clients.settled()
-        assert await clients.ask("One", "Fine.", "Three") == "adopted"
+        # A stream that breaks in the middle costs its process: Claude Code would ask again.
+        assert await clients.ask("One", "Fine.", "Three") in {"adopted", "spawned" if failure.cut_after else "adopted"}
     assert seen(upstream) == ["Be brief.", "One", "Fine.", "Three"]
 
 

@@ -110,9 +110,11 @@ def test_what_is_no_json_is_named_so(raw: bytes) -> None:
         (b'{"seed": 1e999}', "seed"),
         (b'{"tools": [{"function": {"parameters": {"maximum": -1E+400}}}]}', "tools.[0].function.parameters.maximum"),
         (b'{"temperature": ' + b"9" * 400 + b".5}", "temperature"),
+        (b'{"seed": 1' + b"0" * 299 + b"e20}", "seed"),
+        (rb'{"a\u0000": 1}', None),
     ],
 )
-def test_what_nobody_further_on_could_take_is_named(raw: bytes, param: str) -> None:
+def test_what_nobody_further_on_could_take_is_named(raw: bytes, param: str | None) -> None:
     """NUL characters, and numbers beyond what computers have, are a 400 at their place."""
     with pytest.raises(InvalidRequestError) as caught:
         read(raw)

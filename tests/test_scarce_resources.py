@@ -4,17 +4,20 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from cli_launch import find_cli
-from commands import CHAT, Command, Start, command_of, descendants, linux
+from commands import CHAT, Command, Start, command_of, descendants, linux, wait_until
 from conftest import Run
 from containers import TMPFS, Container
+from demo_upstream import DemoUpstream, Gate, Reply
 
 pytestmark = [linux, pytest.mark.real_services]
 DEMO = ("main.py", "0", "--demo")
@@ -87,6 +90,31 @@ def test_without_file_descriptors_there_is_an_error(run: Run) -> None:
     assert ask(url).status_code == 200
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 64, "the limit was the server's own"
     assert "Too many open files" in stopped(command)
+
+
+def test_turns_that_end_without_file_descriptors_give_their_places_back(
+    start: Start, upstream: DemoUpstream, api_key_environment: Mapping[str, str]
+) -> None:
+    """Whether the answer ends then, or its client leaves: afterwards all is as before."""
+    login = {name: value for name, value in api_key_environment.items() if name.startswith("ANTHROPIC_")}
+    command = start("main.py", "0", MAX_PROCESSES="1", SPARE_PROCESSES="0", **login)
+    url, server = command.url(), psutil.Process(command.process.pid)
+    limits = server.rlimit(psutil.RLIMIT_NOFILE)
+    for leaves in (False, True):
+        gate = Gate(after=1)
+        upstream.script(Reply(text=["One ", "two."], gate=gate))
+        body = {**CHAT, "stream": True}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=30) as response:
+            gate.reached()
+            server.rlimit(psutil.RLIMIT_NOFILE, (3, limits[1]))
+            if not leaves:
+                gate.open()
+                response.read()
+        if leaves:
+            upstream.wait_for(lambda upstream: upstream.messages_requests()[-1].disconnected)
+        server.rlimit(psutil.RLIMIT_NOFILE, limits)
+        assert ask(url).status_code == 200
+        wait_until(lambda: httpx.get(f"{url}/v1/pool").json()["processes"]["working"] == 0)
 
 
 def test_a_cli_that_vanishes_is_an_error_until_it_is_back(start: Start, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from structlog.contextvars import get_contextvars
 
 from chat import HELLO
-from commands import CHAT, Command, Start
+from commands import CHAT, Command, Start, wait_until
 from conftest import REPOSITORY, Server, ServerFactory
 from content_log import allow_content
 from demo_upstream import Gate, Reply
@@ -85,6 +85,18 @@ def test_each_request_has_a_line(  # noqa: PLR0917 - what pytest passes has name
     assert line["outcome"] == ("failed" if error else "completed")
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("/v1/models%3Fkey=KEY", "/v1…"), ("/v1/models;key=KEY", "/v1…"), ("/a;KEY", "/…"), ("/v2", "/v2")],
+)
+def test_a_path_that_none_takes_is_told_by_its_begin(
+    server: Server, log: pytest.LogCaptureFixture, path: str, told: str
+) -> None:
+    """There may be a key in it, as where a query's mark is encoded."""
+    httpx.get(f"{server.url}{path}")
+    assert [line["path"] for line in logged(log)] == [told]
+
+
 def test_a_failure_of_ours_is_a_warning(serve: ServerFactory, log: pytest.LogCaptureFixture) -> None:
     """As a status, or in a stream whose status was out already; a client's fault is none."""
     server = serve()
@@ -94,6 +106,7 @@ def test_a_failure_of_ours_is_a_warning(serve: ServerFactory, log: pytest.LogCap
         httpx.post(f"{server.url}/v1/chat/completions", json={**CHAT, **body}, timeout=60)
     server.upstream.script(Reply(text=["One ", "two"], error_after=1))
     httpx.post(f"{server.url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=60)
+    wait_until(lambda: len(logged(log)) == 3)  # A line comes behind its answer.
     told = [(line["levelname"], line["status"], line["error"]) for line in logged(log)]
     assert told == [
         ("WARNING", 500, "upstream_error"),
@@ -104,7 +117,7 @@ def test_a_failure_of_ours_is_a_warning(serve: ServerFactory, log: pytest.LogCap
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_has_a_line(server: Server, log: pytest.LogCaptureFixture, stream: bool) -> None:
-    """It says so."""
+    """Its outcome says that its client left."""
     gate = Gate(after=1)
     server.upstream.script(Reply(text=["One ", "two"], gate=gate))
     client = Client(server, stream=stream)
@@ -130,13 +143,15 @@ def test_the_keys_name_is_told(serve: ServerFactory, log: pytest.LogCaptureFixtu
 @pytest.mark.parametrize("log_prompts", [False, True])
 def test_only_log_prompts_lets_content_in(server: Server, log: pytest.LogCaptureFixture, log_prompts: bool) -> None:
     """Then what was asked and answered has a line each; else there is none."""
-    allow_content(allowed=log_prompts)
     server.upstream.script(Reply(text="At noon."), times=None)
-    for stream in (False, True):
-        httpx.post(f"{server.url}/v1/chat/completions", json={**CHAT, "stream": stream}, timeout=60)
+    allow_content(allowed=log_prompts)
+    try:
+        for stream in (False, True):
+            httpx.post(f"{server.url}/v1/chat/completions", json={**CHAT, "stream": stream}, timeout=60)
+    finally:
+        allow_content(allowed=False)
     prompts = [record for record in log.records if record.getMessage() == "prompt"]
     answers = [record for record in log.records if record.getMessage() == "answer"]
-    allow_content(allowed=False)
     assert len(prompts) == len(answers) == (2 if log_prompts else 0)
     for prompt, answer in zip(prompts, answers, strict=True):
         assert vars(prompt)["messages"] == HELLO
@@ -148,11 +163,13 @@ def test_only_log_prompts_lets_content_in(server: Server, log: pytest.LogCapture
 
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_nobody_forges_a_line(start: Start, form: str) -> None:
-    """A path with a line's end and a terminal's commands is one line, as harmless text."""
+    """A model's name with a line's end and a terminal's commands is one line, as harmless text."""
     command = start("main.py", "0", "--demo", LOG_FORMAT=form)
-    assert httpx.get(f"{command.url()}/x%0aFORGED%1b[2J%e2%80%a8FORGED%c2%9b").status_code == 404
+    url = f"{command.url()}/v1/chat/completions"
+    model = "a\nFORGED\x1b[2J\u2028FORGED\x9b"
+    assert httpx.post(url, json={**CHAT, "model": model}, timeout=60).status_code == 404
     command.read_until("FORGED")
-    assert re.search(r"not_found.*/x.*FORGED.*FORGED|/x.*FORGED.*FORGED.*not_found", command.lines[-1])
+    assert re.search(r"model_not_found.*FORGED.*FORGED|FORGED.*FORGED.*model_not_found", command.lines[-1])
     assert command.lines[-1].rstrip("\n").isprintable()
     assert len(command.lines[-1].splitlines()) == 1
 
