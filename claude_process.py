@@ -210,7 +210,8 @@ class ClaudeProcess:
             with anyio.fail_after(_INITIALIZE_TIMEOUT_SECONDS), of_no_request():
                 await self._client.connect()
         except Exception as error:  # the edge of the process: the SDK raises bare Exceptions here
-            logger.warning("Claude Code process %d didn't initialise: %s", self.pid, self._channel.last_words())
+            cli, words = self._profile.cli_path, self._channel.last_words()
+            logger.warning("Claude Code process %d (%s) didn't initialise: %s", self.pid, cli, words)
             raise ClaudeCodeError(
                 "The Claude Code process could not be initialised; the server's log says why."
             ) from error

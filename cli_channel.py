@@ -28,8 +28,6 @@ _CONTROL_TIMEOUT_SECONDS = 10.0
 _EXIT_GRACE_SECONDS = 2.0
 _LONGEST_FRAME_BYTES = 64 * 2**20
 _LAST_WORDS_BYTES = 2000
-_NOT_EXECUTED = (126, 127)
-"""How setpriv ends, as shells do, where there is no program to become."""
 
 # They come as long as a call waits, which may be long. Nobody reads meanwhile, and where the buffer of the SDK's
 # client, a hundred frames, is full, nothing comes through any more: no answer to a control request, either.
@@ -171,7 +169,7 @@ class CliChannel:
     def last_words(self) -> str:
         """How the process ended, for our log, and what it wrote to its error output; but not what it was told."""
         status, words = f"exit status {self._process.returncode}", self._error_output()
-        if self._has_heard and self._process.returncode not in _NOT_EXECUTED:
+        if self._has_heard:
             log_content("error_output", process_id=self.pid, text=words)
             return f"{status}, {len(words)} characters of error output"
         return f"{status}, {words!r}"
