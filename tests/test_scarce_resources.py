@@ -89,7 +89,7 @@ def test_without_file_descriptors_there_is_an_error(run: Run) -> None:
         assert "can't be started on this server" in answer.json()["error"]["message"]
     assert ask(url).status_code == 200
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 64, "the limit was the server's own"
-    assert "Too many open files" in stopped(command)
+    assert "Claude Code can't be started" in stopped(command)
 
 
 def test_turns_that_end_without_file_descriptors_give_their_places_back(
