@@ -68,8 +68,9 @@ async def create_chat_completion(request: Request, services: ServicesDependency,
         services.catalog.check(body.model, caller.limits)
         if not body.enable_tools:
             ignored = (*ignored, *_without_effect(options, services.rules))
-        begin = services.chat.begin(body, caller, options, request.state.request_id)
-        notes = TurnNotes(record_of(request))
+        record = record_of(request)
+        begin = services.chat.begin(body, caller, options, record.request_id)
+        notes = TurnNotes(record)
         notes.asked(body, parameters)
         answering = _Answering(begin, body, ignored, options, notes)
         return await _unless_client_leaves(request, answering.streamed() if body.stream else answering.whole())
@@ -153,12 +154,12 @@ async def _sse_data(encoder: ChunkEncoder, completion: Completion, notes: TurnNo
         notes.completed()
     except ApiError as error:
         # The status line is out. An error event and no [DONE] is what tells a client that this is no answer.
-        notes.failed(error)
+        notes.record.note(error)
         yield json.dumps(error.body())
     except Exception:  # the request's edge, too: a cut would look like a good answer
         logger.exception("A stream broke off")
         fault = ApiError("The server had an error in the middle of its answer. Its log says which.")
-        notes.failed(fault)
+        notes.record.note(fault)
         yield json.dumps(fault.body())
 
 

@@ -42,17 +42,19 @@ from turns import (
     Message,
     Origin,
     OwnToolEnded,
-    Patience,
     TurnEnded,
     TurnEvent,
     TurnRequest,
     TurnStarted,
+    UpstreamTimeouts,
 )
 
 logger = logging.getLogger(__name__)
 
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 5
+_ANSWER_SECONDS = 5
+"""What an answer takes at least, for a retry to make sense."""
 
 
 ChoiceEvent = tuple[int, TurnEvent]
@@ -96,7 +98,7 @@ class ChatService:
     rules: Rules
     timeout: float
     """Seconds that a whole turn may take."""
-    patience: Patience
+    upstream_timeouts: UpstreamTimeouts
     retries: stamina.AsyncRetryingCaller
     """How often, and after which waits, a turn is played again that Claude's API has failed."""
     usual_thinking_tokens: int
@@ -116,7 +118,7 @@ class ChatService:
                 await self.quotas.check_budget(caller)
 
         streamed = bool(body.stream)
-        turns = [_Turn(clock, self.patience, may_begin, streamed, number) for number in range(body.choices)]
+        turns = [_Turn(clock, self.upstream_timeouts, may_begin, streamed, number) for number in range(body.choices)]
         with clock.limit():
             circumstances = await self._circumstances(body, options)
         adjusted = find_adjustments(body, circumstances)
@@ -187,7 +189,6 @@ class ChatService:
             if again is None:
                 raise
             logger.warning("The turn is tried again, after %s", error.code)
-            turn.is_second_try = True
         begun = await _first(self._played(again, profile, owner, turn, fresh=again is request))
         if again is not request:
             self.catalog.note_without_output_format(request.binding.model)
@@ -284,7 +285,7 @@ class _Turn:
     """One turn, and the process that plays it."""
 
     clock: "_Clock"
-    claude_patience: Patience
+    upstream_timeouts: UpstreamTimeouts
     may_begin: Callable[[], Awaitable[None]]
     """Raises where the turn may not begin any more, after the wait for its session and its process."""
     is_streamed: bool
@@ -295,18 +296,20 @@ class _Turn:
     has_ended: bool = False
     has_lost_thoughts: bool = False
     """Whether it goes on without thinking, though it should."""
-    is_second_try: bool = False
+    tries: int = 0
+    """How often it has begun."""
     _process: ClaudeProcess | None = None
 
     @property
     def patience(self) -> float | None:
         """How long it may wait for a process; behind others of its request, as long as that may take."""
-        return self.clock.left if self.number or self.is_second_try else None
+        return self.clock.left if self.number or self.tries else None
 
     async def events(
         self, lease: AbstractAsyncContextManager[Lease], prompt: Message
     ) -> AsyncGenerator[TurnEvent, None]:
         """Yield the turn's events."""
+        self.tries += 1
         async with AsyncExitStack() as stack:
             with self.clock.limit():
                 leased = await stack.enter_async_context(lease)
@@ -314,7 +317,7 @@ class _Turn:
             self.origin, self.overhead_seconds = leased.origin, self.clock.passed
             self.has_lost_thoughts = leased.process.has_lost_thoughts
             self._process = leased.process
-            turn = leased.process.turn(prompt, self.claude_patience)
+            turn = leased.process.turn(prompt, self.upstream_timeouts)
             events = await stack.enter_async_context(aclosing(turn))
             event = await self._next(events)
             while not isinstance(event, TurnEnded):
@@ -329,14 +332,13 @@ class _Turn:
     def wait_before_retry(self, error: Exception) -> float | bool:
         """How long to wait before the turn is played again, in seconds; True: the usual time, False: it isn't.
 
-        What has to wait for long is left to the client, who is told the time.
+        What has to wait for long, or would hardly have time for an answer, is left to the client, who is told the time.
         """
         if not isinstance(error, UpstreamError | UpstreamRateLimitError) or self.has_acted:
             return False
         wait = error.retry_after or 0
-        if wait > _LONGEST_WAIT_SECONDS or self.clock.left < 2 * _LONGEST_WAIT_SECONDS:
+        if wait > _LONGEST_WAIT_SECONDS or self.clock.left < _LONGEST_WAIT_SECONDS + _ANSWER_SECONDS:
             return False
-        self.is_second_try = True
         return float(wait) if wait > 1 else True
 
     @property

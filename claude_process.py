@@ -7,9 +7,7 @@ nowhere else; tests/test_cli_contract*.py hold each of these facts against the i
 
 import json
 import logging
-import math
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -25,43 +23,39 @@ from claude_agent_sdk import Message as SdkMessage
 
 import cli_launch
 from agent_task import AgentTask
-from cli_channel import Answer, CliChannel
-from cli_frames import NOWHERE, Frame, frame_of, rebinding, rewind_to, server_name, set_environment
+from cli_channel import CliChannel
+from cli_frames import Frame, frame_of, rebinding, rewind_to, server_name
 from cli_launch import Started
 from conversation import Conversation, Digest, digests
-from errors import ApiError, ClaudeCodeError, UpstreamTimeoutError
+from errors import ApiError, ClaudeCodeError
 from permission_hooks import PermissionHooks
 from process_books import Costs, DiskWatch
+from request_bar import RequestBar
 from sdk_transport import ChannelTransport
 from server_log import of_no_request
 from tool_bridge import results_in
 from tool_calls import OwnToolCalls
 from turn_events import events_of
 from turn_state import TurnState
+from turn_waits import first_sign, next_message
 from turns import (
-    ENDLESS,
+    NO_TIMEOUTS,
     OUTPUT_TOOL,
     Binding,
     LaunchProfile,
     Message,
-    Patience,
     ToolResultBlock,
     TurnEnded,
     TurnEvent,
     TurnRequest,
+    UpstreamTimeouts,
 )
 
 logger = logging.getLogger(__name__)
 
 _INITIALIZE_TIMEOUT_SECONDS = 20
 _RESULT_TIMEOUT_SECONDS = 30
-_SIGN_OF_LIFE_SECONDS = 15
 _CUT_OFF_SECONDS = 5
-
-# Not with the first word: that would come later by what this takes. An answer that is over sooner is rare, but for one
-# that may have only so many tokens.
-_BAR_AFTER_SECONDS = 0.25
-_FEW_TOKENS = 128
 
 
 class ClaudeProcess:
@@ -88,7 +82,7 @@ class ClaudeProcess:
         """Whether the turn that is prepared has to do without thinking, as what was thought before is lost."""
         self._unsettled: _UnsettledTurn | None = None
         self._awaited: frozenset[str] = frozenset()
-        self._barred: Answer | None = None
+        self._bar = RequestBar(self._channel, profile)
         self._agent: AgentTask | None = None
         self._own_calls = OwnToolCalls(self._permissions.denials)
 
@@ -167,10 +161,11 @@ class ClaudeProcess:
         binding = self._possible(request, keep)
         self._channel.bridge.offer(binding.tools, in_full=binding.has_own_tools)
         rewinds = [rewind_to(target) for target in self.conversation.rewind(keep)]
-        changes = rebinding(self.binding, binding, self._opening())
+        changes = rebinding(self.binding, binding, self._bar.opening())
         answers = await self._channel.controls(*rewinds, *changes)
         _check_rewound(answers[: len(rewinds)])
-        self.binding, self._barred = binding, None
+        self.binding = binding
+        self._bar.take_down()
         self.has_lost_thoughts = binding.thinking != request.binding.thinking and not binding.thinking.budget_tokens
         await self._seed(request.history[keep:])
 
@@ -221,35 +216,33 @@ class ClaudeProcess:
         """Send a control request that takes nothing, and return its answer."""
         return await self._channel.control(subtype)
 
-    async def turn(self, prompt: Message, patience: Patience = ENDLESS) -> AsyncGenerator[TurnEvent, None]:
+    async def turn(self, prompt: Message, timeouts: UpstreamTimeouts = NO_TIMEOUTS) -> AsyncGenerator[TurnEvent, None]:
         """Send `prompt` and yield the answer's events, as they come, up to and including TurnEnded.
 
         Where a turn waits for results, `prompt` has them, and the turn goes on.
 
         Raises an ApiError where the turn fails, at whatever point; UpstreamTimeoutError where Claude's API is silent
-        for longer than there is `patience`.
+        for longer than the `timeouts`.
         """
         assert self.binding is not None  # noqa: S101 - for the type checker: prepared
         self.turns += 1
         tells_steps = self._agent is None or self._agent.tells_steps
-        state, bar_at = TurnState.of(self.binding, self._own_calls, tells_steps=tells_steps), math.inf
-        # One that goes on may have to wait for a tool of its own first.
-        first_sign = math.inf if self.waits_for_results and self._agent else _SIGN_OF_LIFE_SECONDS
+        state = TurnState.of(self.binding, self._own_calls, tells_steps=tells_steps)
+        self._bar.begin_turn(self.binding)
+        is_after_a_tool = self.waits_for_results and self._agent is not None
         await (self._answer(prompt) if self.waits_for_results else self._ask(prompt))
         async with aclosing(self._messages()) as messages:
-            message = await self._first_sign(messages, first_sign)
+            message = await self._first_sign(messages, is_after_a_tool=is_after_a_tool)
             while True:
                 if isinstance(message, ResultMessage):
                     self._note_result(state, message, prompt)
                 for event in self._events_of(state, message):
-                    bar_at = min(bar_at, time.monotonic() + self._bar_after)
                     if isinstance(event, TurnEnded):
                         yield await self._ended(event, state, prompt, messages)
                         return
-                    if not self._barred and time.monotonic() >= bar_at:
-                        await self._bar()
+                    await self._bar.note_event()
                     yield event
-                message = await _next_message(messages, state, patience)
+                message = await next_message(messages, state, timeouts)
 
     def _events_of(self, state: TurnState, message: SdkMessage) -> Iterator[TurnEvent]:
         """Yield what a message means, and end the process where it would ask the model once more."""
@@ -263,8 +256,15 @@ class ClaudeProcess:
             raise
 
     def _stop_continuing(self, state: TurnState) -> None:
-        if state.continues_by_itself and not (self._barred and self._barred.is_there):
+        if state.continues_by_itself and not self._bar.holds:
             self._channel.kill()
+
+    async def _first_sign(self, messages: AsyncGenerator[SdkMessage, None], *, is_after_a_tool: bool) -> SdkMessage:
+        try:
+            return await first_sign(messages, is_after_a_tool=is_after_a_tool)
+        except ClaudeCodeError:
+            self._channel.kill()  # Or it might ask the model yet.
+            raise
 
     async def _ask(self, prompt: Message) -> None:
         frame = frame_of(prompt)
@@ -279,15 +279,6 @@ class ClaudeProcess:
         self._awaited = frozenset()
         await self._channel.write_frames(self._channel.bridge.answer(results))
 
-    async def _first_sign(self, messages: AsyncGenerator[SdkMessage, None], patience: float) -> SdkMessage:
-        """Return what comes first after a prompt: Claude Code says that it begins, long before the model answers."""
-        try:
-            with anyio.fail_after(patience):
-                return await anext(messages)
-        except TimeoutError as error:
-            self._channel.kill()  # Or it might ask the model yet.
-            raise ClaudeCodeError("The Claude Code process doesn't take up its turn.") from error
-
     async def settle(self) -> None:
         """Undo the last turn where it didn't end well: stop it if it still runs or waits, and take its prompt back."""
         if self._unsettled is None:
@@ -301,23 +292,6 @@ class ClaudeProcess:
         _check_rewound(await self._channel.controls(rewind_to(self._unsettled.prompt_uuid)))
         self.conversation.forget(self._unsettled.place)
         self._unsettled = None
-
-    @property
-    def _bar_after(self) -> float:
-        if self.binding and (self.binding.own_schema or self.binding.has_own_tools):
-            return math.inf  # Claude Code asks again until it has an answer in the form that it has to have.
-        most = self.binding and self.binding.sampling.max_tokens
-        return 0.0 if most and most <= _FEW_TOKENS else _BAR_AFTER_SECONDS
-
-    async def _bar(self) -> None:
-        """Let this turn make no second request: where Claude Code would go on by itself, it gets nowhere."""
-        subtype, fields = set_environment({self._profile.base_url_variable: NOWHERE})
-        self._barred = await self._channel.send(subtype, **fields)
-
-    def _opening(self) -> Mapping[str, str]:
-        """Return what lets requests be made again; an empty URL is the default one."""
-        variable = self._profile.base_url_variable
-        return {variable: dict(self._profile.environment).get(variable, "")} if self._barred else {}
 
     async def close(self) -> None:
         """End the process and reap it. Never raises, may be called twice."""
@@ -354,7 +328,7 @@ class ClaudeProcess:
         is cut off; if it were killed at once, nobody would know what the steps before have cost.
         """
         try:
-            await self._bar()
+            await self._bar.put_up()
             await self._channel.send("interrupt")
             with anyio.fail_after(_CUT_OFF_SECONDS):
                 async for message in messages:
@@ -425,17 +399,6 @@ class ClaudeProcess:
         except (ClaudeSDKError, ValueError, anyio.DelimiterNotFound) as error:
             raise ClaudeCodeError("Claude Code said something that we don't understand.") from error
         raise self._channel.died()
-
-
-async def _next_message(messages: AsyncGenerator[SdkMessage, None], state: TurnState, patience: Patience) -> SdkMessage:
-    # Commands take as long as they take: the whole request's time bounds them.
-    seconds = math.inf if state.runs_tools else patience.idle if state.is_answering else patience.first_token
-    try:
-        with anyio.fail_after(seconds):
-            return await anext(messages)
-    except TimeoutError as error:
-        did = "stopped in the middle of its answer" if state.is_answering else "didn't begin to answer"
-        raise UpstreamTimeoutError(f"Claude's API {did}: nothing came for {seconds:g} seconds.") from error
 
 
 def _check_rewound(answers: Sequence[Frame]) -> None:

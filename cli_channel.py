@@ -43,7 +43,7 @@ class CliChannel:
         assert process.stdin is not None  # noqa: S101 - for the type checker: started with pipes
         assert process.stdout is not None  # noqa: S101
         self._process, self._stderr, self._leftovers = process, started.stderr, started.leftovers
-        self._has_children, self._has_heard, self._is_seen_off = has_children, False, False
+        self._has_children, self._was_written_to, self._end_is_explained = has_children, False, False
         self._fault: ApiError = ClaudeCodeError(_UNEXPECTED)
         self._stdin, self._stdout = process.stdin, BufferedByteReceiveStream(process.stdout)
         self._write_lock = anyio.Lock()
@@ -64,7 +64,7 @@ class CliChannel:
         """Write frames, a line each. Raises ClaudeCodeError where the process is gone."""
         try:
             async with self._write_lock:
-                self._has_heard = True
+                self._was_written_to = True
                 await self._stdin.send(lines.encode())
         except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise self.died() from error
@@ -147,7 +147,7 @@ class CliChannel:
 
     def kill(self, fault: ApiError | None = None) -> None:
         """End the process at once, where nobody can wait for it; `fault` is for whoever waits for its turn."""
-        self._fault, self._is_seen_off = fault or self._fault, True
+        self._fault, self._end_is_explained = fault or self._fault, True
         children = self._children()
         self._end_by(self._process.kill)
         _kill(children)
@@ -161,15 +161,15 @@ class CliChannel:
 
     def died(self) -> ApiError:
         """Log, once, that a process is gone which we haven't ended, and return the error for it."""
-        if not self._is_seen_off:
-            self._is_seen_off = True
+        if not self._end_is_explained:
+            self._end_is_explained = True
             logger.warning("Claude Code process %d ended: %s", self.pid, self.last_words())
         return self._fault
 
     def last_words(self) -> str:
         """How the process ended, for our log, and what it wrote to its error output; but not what it was told."""
         status, words = f"exit status {self._process.returncode}", self._error_output()
-        if self._has_heard:
+        if self._was_written_to:
             log_content("error_output", process_id=self.pid, text=words)
             return f"{status}, {len(words)} characters of error output"
         return f"{status}, {words!r}"

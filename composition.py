@@ -38,7 +38,7 @@ from services import Services
 from session_manager import SWEEP_SECONDS, SessionLimits, SessionManager
 from stores import Connection, SessionStore, UsageStore
 from tool_usage import ToolUsage
-from turns import LaunchProfile, Patience
+from turns import LaunchProfile, UpstreamTimeouts
 from workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
@@ -68,18 +68,14 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
         closing = await stack.enter_async_context(AsyncExitStack())
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        limits = [caller.limits for caller in keys.known()]
-        grants = await run_in_threadpool(open_grants, settings, profile, directory, limits)
+        limits_of_keys = [caller.limits for caller in keys.known()]
+        grants = await run_in_threadpool(open_grants, settings, profile, directory, limits_of_keys)
         stores = _open_stores(settings, closing, tasks)
         sessions = _open_sessions(settings, stores.sessions, grants.workspaces, tasks)
-        fail_open = settings.rate_limit_fail_open
-        limiter = RateLimiter(stores.counters, memory_counters(), _limits_a_minute(settings), fail_open=fail_open)
-        quotas = Quotas(stores.usage, limiter, fail_open=fail_open)
-        tasks.start_soon(periodically, KEEP_SECONDS, quotas.keep)
+        limiter, quotas = _open_quotas(settings, stores, tasks)
         pool = await stack.enter_async_context(ProcessPool.open(_limits(settings), profile, trial, quotas.book_cost))
         inspect = partial(pool.ask, profile, process_questions.inspect)
         catalog = ModelCatalog(inspect, settings.model_aliases, created=int(time.time()))
-        rules = Rules(settings.strict_parameters, settings.max_n, login=login.method)
         chat = ChatService(
             pool=pool,
             catalog=catalog,
@@ -88,21 +84,16 @@ async def open_services(settings: Settings) -> AsyncGenerator[Services, None]:
             grants=grants,
             tool_usage=ToolUsage(),
             login=login,
-            rules=rules,
+            rules=Rules(settings.strict_parameters, settings.max_n, login=login.method),
             timeout=settings.timeout_seconds,
-            patience=Patience(settings.first_token_timeout, settings.idle_timeout),
+            upstream_timeouts=UpstreamTimeouts(settings.first_token_timeout, settings.idle_timeout),
             retries=usual_retries(settings.upstream_retries),
             usual_thinking_tokens=settings.max_thinking_tokens,
         )
         yield Services(
             settings=settings,
             keys=keys,
-            login=login,
-            pool=pool,
-            catalog=catalog,
-            sessions=sessions,
             limiter=limiter,
-            quotas=quotas,
             mcp=McpCatalog(lambda names: pool.ask(grants.profile_of_servers(names), process_questions.mcp_servers)),
             connection=stores.connection,
             chat=chat,
@@ -136,6 +127,14 @@ def _open_stores(settings: Settings, closing: AsyncExitStack, tasks: TaskGroup) 
     sessions = RedisSessionStore(connection)
     tasks.start_soon(periodically, RENEW_SECONDS, sessions.renew)
     return _Stores(connection, sessions, RedisUsageStore(connection), connection.counters())
+
+
+def _open_quotas(settings: Settings, stores: _Stores, tasks: TaskGroup) -> tuple[RateLimiter, Quotas]:
+    fail_open = settings.rate_limit_fail_open
+    limiter = RateLimiter(stores.counters, memory_counters(), _limits_a_minute(settings), fail_open=fail_open)
+    quotas = Quotas(stores.usage, limiter, fail_open=fail_open)
+    tasks.start_soon(periodically, KEEP_SECONDS, quotas.keep)
+    return limiter, quotas
 
 
 def _open_sessions(

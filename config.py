@@ -21,10 +21,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from server_log import LogFormat
 from setting_types import (
     CustomHeaders,
     HostNames,
+    LogFormat,
     NameMap,
     Networks,
     RedisUrl,

@@ -1,7 +1,6 @@
 """What all routes have in common: OpenAI's headers, security's, and OpenAI's envelope for every error."""
 
 import logging
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -44,21 +43,20 @@ class CommonHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = scope.setdefault("state", {})["request_id"] = f"req_{uuid.uuid4().hex}"
-        record = RequestRecord.begin(scope, request_id)
+        record = RequestRecord.begin(scope, f"req_{uuid.uuid4().hex}")
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = int(message["status"])
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                headers["x-request-id"] = record.request_id
                 headers["openai-version"] = _OPENAI_VERSION
-                headers["openai-processing-ms"] = str(round((time.perf_counter() - record.began) * 1000))
+                headers["openai-processing-ms"] = str(round(record.elapsed_ms))
                 for name, value in {**scope["state"].get(_RESPONSE_HEADERS, {}), **self._extra}.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        with of_request(request_id):
+        with of_request(record.request_id):
             try:
                 await self._served(scope, receive, send_with_headers)
             finally:

@@ -2,21 +2,17 @@
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from math import isfinite
 from typing import Any
 
 # What may be one: a NUL, or a text that looks like one; a number with a long exponent, or of many digits.
-_MAY_BE_UNWRITABLE = re.compile(r"\\u0000|\d[eE]\+?\d{3}|\d{200}")
-_MAY_BE_UNWRITABLE_BYTES = re.compile(_MAY_BE_UNWRITABLE.pattern.encode())
+_MAY_BE_UNWRITABLE = re.compile(rb"\\u0000|\d[eE]\+?\d{3}|\d{200}")
 
 
-def find_unwritable(raw: str | bytes, value: Any) -> tuple[str, str] | None:
+def find_unwritable(raw: bytes, value: Any) -> tuple[str, str] | None:
     """Return where in what was parsed the first such value is, and what is wrong with it; None: there is none."""
-    suspicious = _MAY_BE_UNWRITABLE.search(raw) if isinstance(raw, str) else _MAY_BE_UNWRITABLE_BYTES.search(raw)
-    if not suspicious:  # To look into everything takes longer than to parse it.
-        return None
-    return next(islice(_unwritable(value), 1), None)
+    # To look into everything takes longer than to parse it.
+    return next(_unwritable(value), None) if _MAY_BE_UNWRITABLE.search(raw) else None
 
 
 def _unwritable(value: Any, place: str = "") -> Iterator[tuple[str, str]]:

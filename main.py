@@ -8,7 +8,6 @@ import argparse
 import errno
 import logging
 import os
-import re
 import secrets
 import socket
 import sys
@@ -36,7 +35,7 @@ from browser_headers import SAFE_HEADERS
 from cli_launch import check_cli, find_cli
 from composition import open_services
 from config import VERSION, ConfigurationError, Settings, load_settings
-from graceful_shutdown import Door, DoorKeeper, GracefulServer
+from graceful_shutdown import Drain, DrainMiddleware, GracefulServer
 from grant_setup import check_grants
 from host_guard import HostGuard
 from http_layer import ERROR_HANDLERS, CommonHeaders
@@ -59,18 +58,14 @@ _LOCAL_PAGES = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 
 _DESCRIPTION = "OpenAI's API, answered by Claude Code."
 _KEY_BYTES = 32
-_DEMO_BANNER = """
-  ┌──────────────────────────────────────────────────────────────────────────┐
-  │ DEMO: no account is used and no model answers. Claude Code is real, what  │
-  │ stands behind it is a stand-in on this machine. X-Claude-Backend: demo    │
-  └──────────────────────────────────────────────────────────────────────────┘
-"""
-_OPEN_BANNER = """
-  ┌──────────────────────────────────────────────────────────────────────────┐
-  │ WARNING: no API key protects this server, and other machines may reach   │
-  │ it. Whoever does can use it. Set API_KEY, or listen on 127.0.0.1.        │
-  └──────────────────────────────────────────────────────────────────────────┘
-"""
+_DEMO_BANNER = (
+    "DEMO: no account is used and no model answers. Claude Code is real, what",
+    "stands behind it is a stand-in on this machine. X-Claude-Backend: demo",
+)
+_OPEN_BANNER = (
+    "WARNING: no API key protects this server, and other machines may reach",
+    "it. Whoever does can use it. Set API_KEY, or listen on 127.0.0.1.",
+)
 _NEW_KEY = """The key, which is shown this once:
 
 {key}
@@ -132,8 +127,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     if settings.allowed_hosts or not settings.asks_for_keys:
         app.add_middleware(HostGuard, allowed=settings.allowed_hosts)
-    app.state.door = Door()
-    app.add_middleware(DoorKeeper, door=app.state.door)
+    app.state.drain = Drain()
+    app.add_middleware(DrainMiddleware, drain=app.state.drain)
     app.add_middleware(CommonHeaders, extra={**SAFE_HEADERS, **({"X-Claude-Backend": "demo"} if settings.demo else {})})
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
@@ -256,20 +251,27 @@ def _offered_key(settings: Settings) -> SecretStr | None:
 def _announce(settings: Settings, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     if settings.demo:
-        _say(_DEMO_BANNER, settings)
+        _say(settings, *_DEMO_BANNER)
     if not settings.asks_for_keys and not settings.is_local:
-        _say(_OPEN_BANNER, settings)
+        _say(settings, *_OPEN_BANNER)
     if settings.port not in (0, port):
-        _say(f"Port {settings.port} is in use; this server takes {port}.", settings)
-    _say(f"claude-wrapper {VERSION} listens on {_url(settings.host, port)}", settings)
+        _say(settings, f"Port {settings.port} is in use; this server takes {port}.")
+    _say(settings, f"claude-wrapper {VERSION} listens on {_url(settings.host, port)}")
 
 
-def _say(text: str, settings: Settings) -> None:
-    """Tell a person, or a program that reads an object on every line."""
+def _say(settings: Settings, *lines: str) -> None:
+    """Tell a person, several lines in a box; or a program that reads an object on every line."""
     if settings.log_format == "json":
-        logger.info("%s", " ".join(re.findall(r"[^\s┌─┐│└┘]+", text)))
+        logger.info("%s", " ".join(lines))
     else:
-        print(text, flush=True)
+        print(lines[0] if len(lines) == 1 else _boxed(lines), flush=True)
+
+
+def _boxed(lines: Sequence[str]) -> str:
+    width = max(map(len, lines))
+    middle = [f"  │ {line:{width}} │" for line in lines]
+    edge = "─" * (width + 2)
+    return "\n".join(["", f"  ┌{edge}┐", *middle, f"  └{edge}┘", ""])
 
 
 def _show(key: SecretStr, settings: Settings, listener: socket.socket) -> None:
@@ -322,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = uvicorn.Config(
         app, log_config=None, http="h11", ws="none", proxy_headers=False, timeout_graceful_shutdown=_CUT_OFF_SECONDS
     )
-    server = GracefulServer(config, app.state.door, settings.shutdown_grace, give_up)
+    server = GracefulServer(config, app.state.drain, settings.shutdown_grace, give_up)
     server.run(sockets=[listener])
     return 0 if server.started else 1
 

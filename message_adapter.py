@@ -228,7 +228,7 @@ def _assistant(message: AssistantMessage, index: int) -> Message:
 def _tool_use(call: ToolCall, place: str) -> ToolUseBlock:
     arguments = call.function.arguments or "{}"
     block = ToolUseBlock.of(call.id, native_name(call.function.name), arguments)
-    if block is None or find_unwritable(arguments, block.input):
+    if block is None or find_unwritable(arguments.encode(), block.input):
         message = "A call's arguments must be a JSON object, as a string, without NUL characters."
         raise InvalidRequestError(message, param=f"{place}.arguments")
     return block

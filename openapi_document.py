@@ -31,11 +31,7 @@ _ERRORS: Mapping[int, str] = {
 }
 """Each in OpenAI's envelope."""
 _EVERYWHERE = (400, 403, 500, 503)
-_WITH_A_BODY = (413,)
-_KEEPS_ITS_STATUS = {
-    "description": "An error of Claude's API that has no status here, with its own.",
-    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}},
-}
+_KEEPS_ITS_STATUS = "An error of Claude's API that has no status here, with its own."
 
 
 def complete_document(app: FastAPI) -> None:
@@ -58,11 +54,12 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for operation in _operations(found):
         statuses = {*map(int, operation["responses"]), *_EVERYWHERE} - {200, 422}
         statuses |= {401} if "security" in operation else set()
-        statuses |= {*_WITH_A_BODY} if "requestBody" in operation else set()
+        statuses |= {413} if "requestBody" in operation else set()
         answers = {"200": operation["responses"]["200"]}
         answers |= {str(status): {"description": _ERRORS[status], "content": error} for status in sorted(statuses)}
         operation["responses"] = answers
-    found["paths"]["/v1/chat/completions"]["post"]["responses"] |= dict.fromkeys(("4XX", "5XX"), _KEEPS_ITS_STATUS)
+    others = {"description": _KEEPS_ITS_STATUS, "content": error}
+    found["paths"]["/v1/chat/completions"]["post"]["responses"] |= {"4XX": others, "5XX": others}
     # FastAPI's own answer to what doesn't validate; here that is a 400.
     for name in ("HTTPValidationError", "ValidationError"):
         found["components"]["schemas"].pop(name, None)

@@ -89,7 +89,9 @@ def explained(raw: bytes, rules: Rules, *, enabled: bool) -> Generator[None, Non
 
 def _place(param: str) -> str:
     """Return a fault's place, less the names that a client has chosen: these may be anything."""
-    return re.sub(r"[^.\[\]]+", lambda part: part[0] if part[0].isdigit() or part[0] in _our_names() else "…", param)
+    return re.sub(
+        r"\[\d+\]|[^.\[\]]+", lambda found: found[0] if found[0] in _our_names() or found[0][0] == "[" else "…", param
+    )
 
 
 @cache

@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
-from typing import Literal
 
 import structlog
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
@@ -14,10 +13,9 @@ from structlog.contextvars import bind_contextvars, bound_contextvars, clear_con
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from content_log import allow_content, shows_content
+from setting_types import LogFormat
 
 logger = logging.getLogger(__name__)
-
-LogFormat = Literal["console", "json"]
 
 _STACK = "exception"
 """The one field that has several lines, for people."""

@@ -31,16 +31,36 @@ class Services:
 
     settings: Settings
     keys: KeyRing
-    login: Login
-    pool: ProcessPool
-    catalog: ModelCatalog
-    sessions: SessionManager
     limiter: RateLimiter
-    quotas: Quotas
     mcp: McpCatalog
     connection: Connection
     chat: ChatService
     claude_code_version: str
+
+    @property
+    def login(self) -> Login:
+        """The Claude login in use."""
+        return self.chat.login
+
+    @property
+    def pool(self) -> ProcessPool:
+        """The Claude Code processes."""
+        return self.chat.pool
+
+    @property
+    def catalog(self) -> ModelCatalog:
+        """The models that there are."""
+        return self.chat.catalog
+
+    @property
+    def sessions(self) -> SessionManager:
+        """The conversations that are kept."""
+        return self.chat.sessions
+
+    @property
+    def quotas(self) -> Quotas:
+        """What keys may use, and have used."""
+        return self.chat.quotas
 
     @property
     def rules(self) -> Rules:

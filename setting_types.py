@@ -5,7 +5,7 @@ No message has a value of a secret in it.
 
 import re
 from ipaddress import ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, RedisDsn, SecretStr, TypeAdapter
 from pydantic_core import from_json
@@ -123,3 +123,4 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 ToolNames = Annotated[CommaSeparated, AfterValidator(_own_tools)]
 HostNames = Annotated[CommaSeparated, AfterValidator(_host_names)]
 Networks = Annotated[CommaSeparated, AfterValidator(_networks)]
+LogFormat = Literal["console", "json"]

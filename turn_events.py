@@ -21,7 +21,6 @@ from claude_agent_sdk import ThinkingBlock as SdkThinkingBlock
 from claude_agent_sdk import ToolResultBlock as SdkToolResultBlock
 from claude_agent_sdk import ToolUseBlock as SdkToolUseBlock
 
-import upstream_failures
 from errors import ClaudeCodeError, from_upstream
 from tool_calls import Call
 from turn_state import TurnState, counted_usage
@@ -37,7 +36,7 @@ from turns import (
     TurnStarted,
     Usage,
 )
-from upstream_failures import Failure, seconds_until
+from upstream_failures import Failure, broken, retried, seconds_until
 
 # After these the CLI prompts the model again by itself, in words of its own; there is no setting against it.
 # So it does after a call of what isn't the client's, or can't be read: it would argue with it.
@@ -193,7 +192,7 @@ def _on_message_stop(state: TurnState, _message: StreamEvent) -> _Events:
     # Of a turn that goes on with results, the end of the message with the calls comes first.
     if state.started and not state.has_stopped:
         state.continues_by_itself = True
-        raise upstream_failures.broken(state.model)
+        raise broken(state.model)
     return iter(())
 
 
@@ -280,7 +279,7 @@ def _on_result(state: TurnState, message: ResultMessage) -> _Events:
     if state.own_calls and message.terminal_reason in _LIMITS:
         stop_reason = str(message.terminal_reason)
     elif message.is_error and stop_reason != "refusal":
-        raise _failure(state, message).error
+        raise _failure(state, message).to_error()
     if state.has_own_schema and not state.texts and stop_reason not in _LIMITS | {"refusal"}:
         raise from_upstream(None, "Claude gave no answer in the form that it has to have. Try again.", state.model)
     if state.has_own_schema and stop_reason == "tool_use":
@@ -306,9 +305,7 @@ def _on_system(state: TurnState, message: SystemMessage) -> _Events:
     It waits for half a second at least, and the process is interrupted meanwhile.
     """
     if message.subtype == "api_retry":
-        raise upstream_failures.retried(
-            state.model, message.data["error_status"], message.data["retry_delay_ms"] / 1000
-        )
+        raise retried(state.model, message.data["error_status"], message.data["retry_delay_ms"] / 1000)
     return iter(())
 
 

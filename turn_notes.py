@@ -1,13 +1,11 @@
 """What a chat completion's line in the log tells, and, where the operator wants it, what was asked and answered."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from chat_service import Completion
 from content_log import log_content, shows_content
-from errors import ApiError
 from models import ChatCompletionRequest
 from request_record import RequestRecord
 from turns import TurnEnded, TurnEvent, Usage, total_cost
@@ -27,11 +25,10 @@ class TurnNotes:
         log_content("prompt", messages=parameters["messages"])
 
     def began(self, completion: Completion) -> None:
-        """Note that the model has begun to answer; unless the rest is seen, too, the client will have left."""
+        """Note that the model has begun to answer."""
         self.record.answered_by, self.record.process_origin = completion.started.model, completion.origin
         self.record.overhead_ms = round(completion.overhead_seconds * 1000, 1)
-        self.record.first_event_ms = round((time.perf_counter() - self.record.began) * 1000, 1)
-        self.record.outcome = "client_left"
+        self.record.first_event_ms = self.record.elapsed_ms
 
     def saw(self, event: TurnEvent) -> None:
         """Note an event, if it is an end."""
@@ -46,9 +43,5 @@ class TurnNotes:
         used = sum((ended.usage for ended in self._ends), Usage())
         self.record.prompt_tokens, self.record.completion_tokens = used.prompt_tokens, used.output_tokens
         self.record.cost_usd = total_cost(self._ends)
-        self.record.outcome = "completed"
+        self.record.is_answered = True
         return self._ends
-
-    def failed(self, error: ApiError) -> None:
-        """Note that it failed after it had begun."""
-        self.record.outcome, self.record.error = "failed", error.code or error.type

@@ -248,14 +248,14 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Patience:
+class UpstreamTimeouts:
     """How long a turn waits for Claude's API, in seconds: until it begins to answer, and then for each next sign."""
 
     first_token: float = math.inf
     idle: float = math.inf
 
 
-ENDLESS = Patience()
+NO_TIMEOUTS = UpstreamTimeouts()
 
 
 @dataclass(frozen=True)

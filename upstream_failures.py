@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -50,18 +51,18 @@ class Failure:
     wait: float | None = None
     """Seconds after which it may be asked again, where Claude Code knows."""
 
-    @property
-    def error(self) -> ApiError:
-        """What the client is to see."""
+    def to_error(self) -> ApiError:
+        """Return what the client is to see; what it isn't to see goes into the log."""
         if self.reason in _TOO_LONG:
             return self._too_long()
         if self.status is None and self.login_failed:
             return ClaudeLoginError("Claude Code is not logged in. GET /v1/auth/status says what is missing.")
         if self.status is None or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             # The words name the upstream's address, and have what that says, which may quote the prompt.
-            logger.warning("Claude's API failed: %s", f"HTTP {self.status}" if self.status else self._system_error)
+            told = f"HTTP {self.status}" if self.status else "no answer"
+            logger.warning("Claude's API failed: %s", told if self.status else self._system_error)
             log_content("failure", reason=self.prose)
-            return self._with_status(_FAILED.format(f"HTTP {self.status}" if self.status else "no answer"))
+            return self._with_status(_FAILED.format(told))
         prose = self.prose.removeprefix("API Error: ").removeprefix(f"{self.status} ")
         is_of_the_form = not _OF_ANOTHER_PLACE.match(prose) and _LACKS_OUTPUT_FORMAT.search(prose)
         if self.status == HTTPStatus.BAD_REQUEST and is_of_the_form:
@@ -99,8 +100,8 @@ def retried(model: str, status: int | None, wait: float) -> ApiError:
         )
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         prose = f"Claude's API limits this server's requests. Try again in {_whole(wait)} s."
-        return Failure(model, status, prose, wait=wait).error
-    return Failure(model, status, wait=wait).error
+        return Failure(model, status, prose, wait=wait).to_error()
+    return Failure(model, status, wait=wait).to_error()
 
 
 def broken(model: str) -> ApiError:
@@ -113,7 +114,7 @@ def _whole(seconds: float) -> int:
     return max(1, math.ceil(seconds))
 
 
-def seconds_until(epoch_seconds: float | None) -> float | None:
+def seconds_until(epoch_seconds: float | None, clock: Callable[[], float] = time.time) -> float | None:
     """Return how far off a moment is, None where there is none or it is over."""
-    left = epoch_seconds - time.time() if epoch_seconds else 0
+    left = epoch_seconds - clock() if epoch_seconds else 0
     return left if left > 0 else None

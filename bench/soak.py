@@ -43,8 +43,8 @@ _SETTINGS = {
 class Watch:
     """What is seen of the server while it runs."""
 
-    memory: list[tuple[float, float]] = field(default_factory=list)
-    """The server's own, in MB, at these times."""
+    memory: list[float] = field(default_factory=list)
+    """The server's own, in MB, every now and then."""
     most_processes: int = 0
     killed: int = 0
 
@@ -52,7 +52,7 @@ class Watch:
         """Look again and again."""
         while True:
             with suppress(psutil.NoSuchProcess):
-                self.memory.append((time.monotonic(), server.memory()[0]))
+                self.memory.append(server.memory()[0])
                 self.most_processes = max(self.most_processes, len(_claude_processes(server)))
             await anyio.sleep(_LOOK_EVERY_SECONDS)
 
@@ -65,11 +65,11 @@ class Watch:
                     random.choice(processes).send_signal(signal.SIGKILL)
                     self.killed += 1
 
-    def part(self, first: bool) -> float:  # noqa: FBT001 - the first or the last tenth
-        """Return the usual memory of the first tenth of the time, once all is warm, or of the last."""
-        values = [memory for _, memory in self.memory]
-        tenth = max(1, len(values) // 10)
-        return statistics.median(values[tenth : 2 * tenth] or values if first else values[-tenth:])
+    def tenth(self, number: int) -> float:
+        """Return the usual memory of this tenth of the time, counted from 0, or from the end."""
+        size = max(1, len(self.memory) // 10)
+        parts = [self.memory[begin : begin + size] for begin in range(0, len(self.memory), size)]
+        return statistics.median(parts[number])
 
 
 def _claude_processes(server: OurServer) -> list[psutil.Process]:
@@ -102,7 +102,6 @@ async def soak(seconds: float, server: OurServer, upstream: DemoUpstream) -> tup
             for kind, (client, number) in CLIENTS.items():
                 for _ in range(number):
                     playing.start_soon(_play, kind, client, clients, deadline, outcomes)
-        watching.cancel_scope.cancel()
     return outcomes, watch
 
 
@@ -132,7 +131,7 @@ def table(seconds: float, outcomes: Sequence[Outcome], watch: Watch, left: int) 
         each = counted[kind]
         row = [each.total(), *(each[result] for result in ("answered", "expected error", "killed", "left"))]
         lines.append(f"| {kind} | {' | '.join(map(str, row))} |")
-    first, last = watch.part(first=True), watch.part(first=False)
+    warm, last = watch.tenth(1), watch.tenth(-1)
     lines += ["", "| in all | |", "|---|---:|"]
     for name, value in {
         "seconds": f"{seconds:.0f}",
@@ -145,7 +144,7 @@ def table(seconds: float, outcomes: Sequence[Outcome], watch: Watch, left: int) 
         "mixed up: somebody else's answer": _count(outcomes, "mixed up"),
         "unexpected: an error that nothing explains": _count(outcomes, "unexpected"),
         "processes left behind": left,
-        "the server's memory, second tenth": f"{first:.0f} MB",
+        "the server's memory, second tenth": f"{warm:.0f} MB",
         "the server's memory, last tenth": f"{last:.0f} MB",
     }.items():
         lines.append(f"| {name} | {value} |")

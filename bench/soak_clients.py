@@ -152,14 +152,14 @@ def _said(text: str) -> Json:
     return {"role": "user", "content": text}
 
 
-def _is_streamed() -> bool:
+def _coin() -> bool:
     return random.random() < 0.5  # noqa: PLR2004 - one half
 
 
 async def chat(clients: Clients) -> Outcome:
     """A question of its own."""
     mark = next(_marks)
-    return judged(await clients.ask({"messages": [_said(mark)], "stream": _is_streamed()}), mark)
+    return judged(await clients.ask({"messages": [_said(mark)], "stream": _coin()}), mark)
 
 
 async def conversation(clients: Clients) -> Outcome:
@@ -167,7 +167,7 @@ async def conversation(clients: Clients) -> Outcome:
     headers, session, outcome = clients.headers(), f"soak-{random.getrandbits(64):x}", Outcome("lost")
     for number in range(1, 4):
         mark = next(_marks)
-        body = {"messages": [_said(mark)], "session_id": session, "stream": _is_streamed()}
+        body = {"messages": [_said(mark)], "session_id": session, "stream": _coin()}
         answer = await clients.ask(body, headers)
         outcome = judged(answer, mark)
         if outcome.result != "answered":
@@ -187,13 +187,13 @@ async def function(clients: Clients) -> Outcome:
     if called.has_error or not called.message or not called.message.get("tool_calls"):
         return judged(called, mark)
     result = {"role": "tool", "tool_call_id": called.message["tool_calls"][0]["id"], "content": mark}
-    body = {"messages": [*messages, called.message, result], "tools": tools, "stream": _is_streamed()}
+    body = {"messages": [*messages, called.message, result], "tools": tools, "stream": _coin()}
     return judged(await clients.ask(body, headers), mark)
 
 
 async def tool(clients: Clients) -> Outcome:
     """A turn with Claude Code's own tools."""
-    answer = await clients.ask({"messages": [_said("What is there?")], "enable_tools": True, "stream": _is_streamed()})
+    answer = await clients.ask({"messages": [_said("What is there?")], "enable_tools": True, "stream": _coin()})
     if answer.is_whole and not answer.has_error:
         return Outcome("answered")
     return judged(answer, "")
@@ -202,13 +202,13 @@ async def tool(clients: Clients) -> Outcome:
 async def fault(clients: Clients) -> Outcome:
     """A question at which Claude's API fails."""
     name, mark = random.choice([*FAULTS]), next(_marks)
-    body = {"messages": [_said(f"{mark} fault {name}.")], "stream": _is_streamed()}
+    body = {"messages": [_said(f"{mark} fault {name}.")], "stream": _coin()}
     return judged(await clients.ask(body), mark, _EXPECTED.get(name, {"upstream_error"}))
 
 
 async def leaver(clients: Clients) -> Outcome:
     """A question whose answer nobody waits for."""
-    await clients.leave({"messages": [_said(next(_marks))], "stream": _is_streamed()}, random.uniform(0, 0.3))
+    await clients.leave({"messages": [_said(next(_marks))], "stream": _coin()}, random.uniform(0, 0.3))
     await anyio.sleep(1)
     return Outcome("left")
 
@@ -224,7 +224,7 @@ async def long(clients: Clients) -> Outcome:
     """A conversation of a thousand messages."""
     mark = next(_marks)
     history = [{"role": ("user", "assistant")[number % 2], "content": f"{number}"} for number in range(1000)]
-    return judged(await clients.ask({"messages": [*history, _said(mark)], "stream": _is_streamed()}), mark)
+    return judged(await clients.ask({"messages": [*history, _said(mark)], "stream": _coin()}), mark)
 
 
 async def large(clients: Clients) -> Outcome:
@@ -234,7 +234,7 @@ async def large(clients: Clients) -> Outcome:
         for _ in range(40):
             yield b" " * 2**15
 
-    status = await clients.send(b" " * (2**20 + 1) if _is_streamed() else pieces())
+    status = await clients.send(b" " * (2**20 + 1) if _coin() else pieces())
     await anyio.sleep(1)
     return Outcome("expected error") if status == 413 else Outcome("unexpected", f"{status}")  # noqa: PLR2004
 

@@ -23,14 +23,14 @@ def test_variables_are_filled_in(tmp_path: Path) -> None:
         "local": {"command": "${BIN}/notes", "args": ["--port", "${PORT:-80}"], "env": {"TOKEN": "${TOKEN}"}},
         "far": {"type": "http", "url": "https://${HOST:-notes.example}/mcp", "headers": {"X": "a ${TOKEN}"}, "new": 1},
     }
-    read = load_mcp_servers(write(tmp_path, {"mcpServers": servers}), {"BIN": "/opt", "TOKEN": "t", "HOME": "/home/me"})
+    read = load_mcp_servers(write(tmp_path, {"mcpServers": servers}), {"BIN": "/opt", "TOKEN": "t", "HOME": "/srv/me"})
     assert read.names == ("local", "far")
     assert json.loads(read.written(["local"])) == {
         "mcpServers": {
             "local": {
                 "command": "/opt/notes",
                 "args": ["--port", "80"],
-                "env": {"XDG_CACHE_HOME": "/home/me/.cache", "TOKEN": "t"},
+                "env": {"XDG_CACHE_HOME": "/srv/me/.cache", "TOKEN": "t"},
             }
         }
     }

@@ -232,7 +232,7 @@ def test_a_login_that_is_refused_is_the_servers() -> None:
 @pytest.mark.parametrize(("wait", "told"), [(0.5, 1), (7.3, 8), (None, 60)])
 def test_a_limit_always_tells_a_time(wait: float | None, told: int) -> None:
     """In whole seconds, and never none: clients would come back at once."""
-    error = Failure("claude-x", 429, "API Error: 429 too many", wait=wait).error
+    error = Failure("claude-x", 429, "API Error: 429 too many", wait=wait).to_error()
     assert isinstance(error, UpstreamRateLimitError)
     assert error.headers["Retry-After"] == str(told)
 
@@ -240,4 +240,4 @@ def test_a_limit_always_tells_a_time(wait: float | None, told: int) -> None:
 def test_words_that_name_an_address_stay_here() -> None:
     """Of a server error, or none at all, the client gets the status and not Claude Code's words."""
     for status in (None, 500, 529):
-        assert "10.0.0.1" not in Failure("claude-x", status, "no route to 10.0.0.1").error.message
+        assert "10.0.0.1" not in Failure("claude-x", status, "no route to 10.0.0.1").to_error().message
