@@ -39,21 +39,7 @@ logger = logging.getLogger(__name__)
 router = APIRouter(dependencies=[*limited_behind_key("chat"), Depends(require_quota)])
 
 # Beside those of all routes; openapi_document.py has these, and what each means.
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    **{status: {} for status in (404, 409, 429, 502, 504)},
-    200: {
-        "content": {
-            "text/event-stream": {
-                "schema": {
-                    "type": "object",
-                    "description": "With `stream`, each event: a chunk, or at last `[DONE]`; or an error, and no more.",
-                    "properties": {"data": {"type": "string"}},
-                    "required": ["data"],
-                }
-            }
-        }
-    },
-}
+_ANSWERS: dict[int | str, dict[str, Any]] = {status: {} for status in (404, 409, 429, 502, 504)}
 
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=_ANSWERS)

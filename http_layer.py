@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from errors import ApiError, InvalidRequestError, MethodNotAllowedError, NotFoundError
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 _OPENAI_VERSION = "2020-10-01"
 
 _RESPONSE_HEADERS = "response_headers"
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def add_response_headers(request: Request, headers: Mapping[str, str]) -> None:
@@ -97,9 +99,18 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
     address = f"{request.method} {request.url.path}"
     ours: ApiError = NotFoundError(f"Unknown request URL: {address}. The API is described at /docs.")
     if error.status_code == MethodNotAllowedError.status:
-        ours = MethodNotAllowedError(f"Not allowed: {address}. See the Allow header, or /docs.")
-    note_error(request.scope, ours)
-    return error_response(ours, error.headers)
+        allowed = ", ".join(_methods_of(request))
+        ours = MethodNotAllowedError(
+            f"Not allowed: {address}. See the Allow header, or /docs.", headers={"Allow": allowed}
+        )
+    return await _on_api_error(request, ours)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods that an address has, of all its routes: the router names those of the first."""
+    routes: list[BaseRoute] = request.app.routes
+    scopes = ({**request.scope, "method": method} for method in _METHODS)
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 async def _on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:

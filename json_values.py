@@ -1,8 +1,8 @@
 """What JSON can say and others can't: NUL characters, and numbers beyond what computers have."""
 
 import re
+import sys
 from collections.abc import Iterator
-from math import isfinite
 from typing import Any
 
 # What may be one: a NUL, or a text that looks like one; a number with a long exponent, or of many digits.
@@ -18,7 +18,8 @@ def find_unwritable(raw: bytes, value: Any) -> tuple[str, str] | None:
 def _unwritable(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, str) and "\0" in value:
         yield place, "it has a NUL character in it"
-    elif isinstance(value, float) and not isfinite(value):
+    elif isinstance(value, (int, float)) and not abs(value) <= sys.float_info.max:
+        # Claude Code, which is JavaScript, would read an infinity, and write a null.
         yield place, "the number is too large"
     elif isinstance(value, list):
         for index, item in enumerate(value):

@@ -233,6 +233,9 @@ MOST_FUNCTIONS = 128
 MOST_STOPS = 4
 
 
+_Stops = Annotated[list[str], Field(max_length=MOST_STOPS)]
+
+
 class ChatCompletionRequest(_Received):
     """The body of POST /v1/chat/completions, as far as it is understood; parameter_validator sees to the rest."""
 
@@ -242,7 +245,7 @@ class ChatCompletionRequest(_Received):
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
-    stop: Annotated[Annotated[list[str], Field(max_length=MOST_STOPS)] | None, BeforeValidator(_one_or_many)] = None
+    stop: Annotated[_Stops | None, BeforeValidator(_one_or_many, json_schema_input_type=str | _Stops | None)] = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     tools: Annotated[list[FunctionTool], Field(min_length=1, max_length=MOST_FUNCTIONS)] | None = None

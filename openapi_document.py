@@ -7,8 +7,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from answer_models import ErrorResponse
+from answer_models import ChatCompletion, ChatCompletionChunk, ErrorResponse
 from models import AnyParameters, ChatCompletionRequest, ToolConfigRequest
+from streaming import DONE
 
 _BODIES: Mapping[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatCompletionRequest,
@@ -30,6 +31,22 @@ _ERRORS: Mapping[int, str] = {
     504: "The answer took too long.",
 }
 """Each in OpenAI's envelope."""
+_CHUNK = {
+    "type": "string",
+    "contentMediaType": "application/json",
+    "contentSchema": {
+        "anyOf": [
+            {"$ref": "#/components/schemas/ChatCompletionChunk"},
+            {"$ref": "#/components/schemas/ErrorResponse"},
+        ]
+    },
+}
+_EVENT = {
+    "type": "object",
+    "description": "With `stream`, each event: a chunk, or at last `[DONE]`; or an error, and no more.",
+    "properties": {"data": {"anyOf": [{"const": DONE}, _CHUNK]}},
+    "required": ["data"],
+}
 _EVERYWHERE = (400, 403, 500, 503)
 _KEEPS_ITS_STATUS = "An error of Claude's API that has no status here, with its own."
 
@@ -51,6 +68,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
         content = {"application/json": {"schema": _schema(found, model)}}
         found["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
     error = {"application/json": {"schema": _schema(found, ErrorResponse)}}
+    # FastAPI describes what is written by a function of ours as anything.
+    for sent in (ChatCompletion, ChatCompletionChunk):
+        _schema(found, sent)
     for operation in _operations(found):
         statuses = {*map(int, operation["responses"]), *_EVERYWHERE} - {200, 422}
         statuses |= {401} if "security" in operation else set()
@@ -58,8 +78,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
         answers = {"200": operation["responses"]["200"]}
         answers |= {str(status): {"description": _ERRORS[status], "content": error} for status in sorted(statuses)}
         operation["responses"] = answers
+    completions = found["paths"]["/v1/chat/completions"]["post"]["responses"]
+    completions["200"]["content"]["text/event-stream"] = {"schema": _EVENT}
     others = {"description": _KEEPS_ITS_STATUS, "content": error}
-    found["paths"]["/v1/chat/completions"]["post"]["responses"] |= {"4XX": others, "5XX": others}
+    completions |= {"4XX": others, "5XX": others}
     # FastAPI's own answer to what doesn't validate; here that is a 400.
     for name in ("HTTPValidationError", "ValidationError"):
         found["components"]["schemas"].pop(name, None)

@@ -201,6 +201,7 @@ def test_numbers_and_depths_that_json_hardly_holds_are_told(server: Server) -> N
     parsed = info["parsed_body"]
     assert (parsed["a"], len(str(parsed["b"]))) == (None, 4000)
     assert errors(info) == [("a", "invalid_value")]
+    assert errors(debug(server, b'{"b": ' + b"9" * 4000 + b"}")) == [("b", "invalid_value")]
 
 
 def test_faults_without_number_are_counted(server: Server) -> None:

@@ -142,6 +142,11 @@ def test_an_unknown_path_is_a_404_in_the_envelope(server: Server) -> None:
         assert (response.status_code, response.json()["error"]["type"]) == (404, "invalid_request_error")
 
 
+def test_allow_names_all_methods_of_an_address(server: Server) -> None:
+    """Of several routes that it has, too."""
+    assert httpx.put(f"{server.url}/v1/tools/config").headers["allow"] == "GET, HEAD, POST"
+
+
 def test_a_wrong_method_is_a_405_with_allow(server: Server) -> None:
     """The method that would have worked is named."""
     response = get(server, "/v1/chat/completions")
@@ -316,4 +321,8 @@ def test_the_openapi_document_is_whole(server: Server) -> None:
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/ChatCompletionRequest"}
     assert document["components"]["schemas"]["ChatCompletionRequest"]["required"] == ["model", "messages"]
+    shapes = document["components"]["schemas"]
+    assert {"role", "content", "refusal"} <= shapes["AnswerMessage"]["properties"].keys()
+    assert {"prompt_tokens", "completion_tokens"} <= shapes["CompletionUsage"]["properties"].keys()
+    assert {"type": "string"} in shapes["ChatCompletionRequest"]["properties"]["stop"]["anyOf"]
     assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"

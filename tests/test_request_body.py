@@ -112,6 +112,7 @@ def test_what_is_no_json_is_named_so(raw: bytes) -> None:
         (b'{"temperature": ' + b"9" * 400 + b".5}", "temperature"),
         (b'{"seed": 1' + b"0" * 299 + b"e20}", "seed"),
         (rb'{"a\u0000": 1}', None),
+        (b'{"a": [-' + b"9" * 309 + b"]}", "a.[0]"),
     ],
 )
 def test_what_nobody_further_on_could_take_is_named(raw: bytes, param: str | None) -> None:
@@ -122,7 +123,7 @@ def test_what_nobody_further_on_could_take_is_named(raw: bytes, param: str | Non
 
 
 @pytest.mark.parametrize(
-    "raw", [rb'{"a": "\\u0000"}', b'{"a": "1e999"}', b'{"a": 1e200}', b'{"a": ' + b"9" * 400 + b"}"]
+    "raw", [rb'{"a": "\\u0000"}', b'{"a": "1e999"}', b'{"a": 1e200}', b'{"a": ' + b"9" * 308 + b"}"]
 )
 def test_what_only_looks_so_is_taken(raw: bytes) -> None:
     """Text about such things, and numbers that there are."""
