@@ -1,6 +1,7 @@
 """One completion, whole or streamed, from the parts below: model, adapter, process, events."""
 
 import logging
+import random
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
@@ -339,7 +340,8 @@ class _Turn:
         wait = error.retry_after or 0
         if wait > _LONGEST_WAIT_SECONDS or self.clock.left < _LONGEST_WAIT_SECONDS + _ANSWER_SECONDS:
             return False
-        return float(wait) if wait > 1 else True
+        # So that not all that were turned away together come back together.
+        return wait + random.uniform(0, _FIRST_WAIT_SECONDS) if wait > 1 else True  # noqa: S311 - no secret
 
     @property
     def has_acted(self) -> bool:
