@@ -1,6 +1,7 @@
 # Everything is installed inside the checkout: `.venv` holds what the lock names and nothing else, `.poetry` the tool that
 # puts it there, with its downloads: a home may be missing or read-only. POETRY_CACHE_DIR lets several checkouts share them.
-# `tests/clients` is installed like that by itself: what published clients bring along must not mix with the server's.
+# The clients of `tests/clients` are installed like that by themselves: what they bring along must not mix with the
+# server's, and of some not with the others'. aider has no release for Python 3.13 and newer.
 
 PYTHON ?= python3
 ARGS ?=
@@ -10,9 +11,13 @@ RUN := .venv/bin/python
 POETRY := .poetry/bin/python scripts/poetry.py
 NPM := $(RUN) scripts/npm.py
 CLIENTS := tests/clients
+CLIENT_VENVS := $(CLIENTS)/.venv $(CLIENTS)/openai2/.venv \
+	$(shell $(PYTHON) -c 'import sys; print("$(CLIENTS)/aider/.venv" * (sys.version_info < (3, 13)))')
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+PROGRAMS := $(CLIENTS) $(CLIENTS)/openai2
 
 # Where the Python beneath an environment is gone, as after an upgrade, its stamp is no longer true.
-$(foreach made,.venv .poetry $(CLIENTS)/.venv,$(shell test -x $(made)/bin/python || rm -f $(made)/.installed))
+$(foreach made,.venv .poetry $(CLIENT_VENVS),$(shell test -x $(made)/bin/python || rm -f $(made)/.installed))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -22,7 +27,7 @@ help: ## Show this list
 	@echo "Targets (each installs what it needs):"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-install: .venv/.installed $(CLIENTS)/.venv/.installed $(CLIENTS)/node_modules/.installed ## Install the locked dependencies (PYTHON=python3.12 chooses; `make clean` to choose anew)
+install: .venv/.installed $(CLIENT_VENVS:=/.installed) $(CLIENTS)/node_modules/.installed ## Install the locked dependencies (PYTHON=python3.12 chooses; `make clean` to choose anew)
 
 run: .venv/.installed ## Start the server with your Claude login (ARGS="9000 --host 0.0.0.0")
 	@exec $(RUN) main.py $(ARGS)
@@ -30,11 +35,12 @@ run: .venv/.installed ## Start the server with your Claude login (ARGS="9000 --h
 demo: .venv/.installed ## Start the server on a stand-in for the model: no account needed (ARGS="9000")
 	@exec $(RUN) main.py --demo $(ARGS)
 
-# Parts of the suite can't reach the whole's coverage, so ARGS is without the gate.
+# On every core; a file's tests stay together, for they share servers. Parts of the suite can't reach the whole's
+# coverage, so ARGS is without the gate, and in one process, which is easier to watch.
 test: install ## Run all tests and hold the branch coverage (ARGS="tests/test_main.py -x": only these, ungated)
 ifeq ($(strip $(ARGS)),)
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest
+	$(RUN) -m coverage run -m pytest $(PARALLEL)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 else
@@ -51,16 +57,16 @@ isolation: .venv/.installed ## Play many clients against one server and two, and
 bench: .venv/.installed ## Measure, against bare Claude Code in the same run (ARGS="--base-url http://…/v1": another server)
 	PYTHONPATH=. $(RUN) bench/bench.py $(ARGS)
 
-check: .venv/.installed $(CLIENTS)/.venv/.installed ## Lint, check format, types, layers and locks; changes nothing
+check: .venv/.installed $(CLIENT_VENVS:=/.installed) ## Lint, check format, types, layers and locks; changes nothing
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m mypy --config-file $(CLIENTS)/pyproject.toml
+	$(foreach folder,$(PROGRAMS),$(RUN) -m mypy --config-file $(folder)/pyproject.toml &&) true
 	$(RUN) -m pyright
-	$(RUN) -m pyright --project $(CLIENTS)
+	$(foreach folder,$(PROGRAMS),$(RUN) -m pyright --project $(folder) &&) true
 	$(RUN) -m pytest -q tests/test_layers.py
 	$(POETRY) . check --lock
-	$(POETRY) $(CLIENTS) check --lock
+	$(foreach venv,$(CLIENT_VENVS),$(POETRY) $(venv:/.venv=) check --lock &&) true
 
 audit: .venv/.installed ## Look for faults of security: in our code, and known ones in the locked dependencies
 	$(RUN) -m bandit --quiet --configfile pyproject.toml --recursive .
@@ -71,9 +77,9 @@ format: .venv/.installed ## Mend what ruff can mend, and format
 	$(RUN) -m ruff format .
 
 # Not after `install`: a lock that no longer fits pyproject.toml is what this mends.
-lock: .poetry/.installed .venv/bin/python $(CLIENTS)/.venv/bin/python ## Lock the newest versions that are allowed
+lock: .poetry/.installed .venv/bin/python $(CLIENT_VENVS:=/bin/python) ## Lock the newest versions that are allowed
 	$(POETRY) . update --lock
-	$(POETRY) $(CLIENTS) update --lock
+	$(foreach venv,$(CLIENT_VENVS),$(POETRY) $(venv:/.venv=) update --lock &&) true
 	$(MAKE) .venv/.installed
 	$(NPM) $(CLIENTS) update --package-lock-only
 
@@ -82,7 +88,7 @@ docker: ## Build the image claude-wrapper:latest (ARGS="--no-cache")
 
 clean: ## Remove all that was installed or made here
 	rm -rf .venv .poetry .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* bench/results.json \
-		$(CLIENTS)/.venv $(CLIENTS)/.npm $(CLIENTS)/node_modules
+		$(CLIENT_VENVS) $(CLIENTS)/.npm $(CLIENTS)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # `sync` rather than `install`: it also removes what the lock doesn't name.
@@ -91,9 +97,9 @@ clean: ## Remove all that was installed or made here
 	@$(POETRY) . sync >.venv/install.log 2>&1 || { cat .venv/install.log >&2; exit 1; }
 	@touch $@
 
-$(CLIENTS)/.venv/.installed: $(addprefix $(CLIENTS)/,pyproject.toml poetry.lock) .poetry/.installed | $(CLIENTS)/.venv/bin/python
+$(CLIENT_VENVS:=/.installed): %/.venv/.installed: %/pyproject.toml %/poetry.lock .poetry/.installed | %/.venv/bin/python
 	@echo "Installing Python clients for the tests into $(@D) ..."
-	@$(POETRY) $(CLIENTS) sync >$(@D)/install.log 2>&1 || { cat $(@D)/install.log >&2; exit 1; }
+	@$(POETRY) $* sync >$(@D)/install.log 2>&1 || { cat $(@D)/install.log >&2; exit 1; }
 	@touch $@
 
 # By the Node.js of `.venv`: the machine needs none.
@@ -108,7 +114,7 @@ $(CLIENTS)/node_modules/.installed: $(addprefix $(CLIENTS)/,package.json package
 	@touch $@
 
 # Only Poetry's needs pip.
-.venv/bin/python .poetry/bin/python $(CLIENTS)/.venv/bin/python:
+.venv/bin/python .poetry/bin/python $(CLIENT_VENVS:=/bin/python):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo "claude-wrapper needs Python 3.10 or newer, which '$(PYTHON)' is not. Name one: make PYTHON=python3.12 install" >&2; \
 		exit 1; }

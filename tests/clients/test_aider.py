@@ -1,0 +1,26 @@
+"""aider, told to do one thing: it shows the model a file, and writes what the model makes of it."""
+
+from pathlib import Path
+
+from conftest import ServerFactory
+from demo_upstream import Reply
+from published_clients import AIDER, MODEL, run_script
+
+BEFORE = "The ferry leaves at noon.\n"
+AFTER = "The ferry leaves at one.\n"
+OPTIONS = ["--yes-always", "--no-git", "--no-check-update", "--analytics-disable", "--no-show-model-warnings"]
+
+
+def test_a_file_is_changed(serve: ServerFactory, tmp_path: Path) -> None:
+    """Streamed, by the way in which the model names the lines to replace."""
+    server = serve()
+    (tmp_path / "harbour.txt").write_text(BEFORE)
+    edit = f"harbour.txt\n```\n<<<<<<< SEARCH\n{BEFORE}=======\n{AFTER}>>>>>>> REPLACE\n```\n"
+    server.upstream.script(Reply(text=f"So be it.\n\n{edit}"))
+    asked = ["--model", f"openai/{MODEL}", "--edit-format", "diff", "--message", "It leaves at one now."]
+    result = run_script("aider", [*OPTIONS, *asked, "harbour.txt"], server, tmp_path, AIDER)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "harbour.txt").read_text() == AFTER, result.stdout + result.stderr
+    request = str(server.upstream.messages_requests()[0].body["messages"])
+    assert BEFORE.strip() in request
+    assert "It leaves at one now." in request

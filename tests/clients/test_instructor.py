@@ -1,0 +1,49 @@
+"""Instructor in all its modes for chat completions: objects whole, in parts, and several at once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ServerFactory
+from demo_upstream import Reply, ToolCall
+from published_clients import MODEL, OPENAI2, QUESTION, printed, run_python
+
+Json = dict[str, Any]
+
+ROME: Json = {"name": "Rome", "people": 2_700_000}
+PARIS: Json = {"name": "Paris", "people": 2_100_000}
+TIBER: Json = {"name": "Tiber", "kilometres": 405}
+
+
+def reply_in(mode: str, name: str, value: Json) -> Reply:
+    """How the model answers: as a function's input, as JSON that the API holds to, or as JSON in its text."""
+    if mode.startswith("TOOLS"):
+        return Reply(tool_calls=[ToolCall(name, value)])
+    if mode == "JSON":
+        return Reply(tool_calls=[ToolCall("StructuredOutput", value)])
+    text = json.dumps(value)
+    return Reply(text=f"```json\n{text}\n```" if mode == "MD_JSON" else text)
+
+
+@pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "JSON", "JSON_SCHEMA", "MD_JSON"])
+def test_objects_whole_in_parts_and_several(serve: ServerFactory, tmp_path: Path, mode: str) -> None:
+    """Each mode has its own way to ask, and to read what comes."""
+    server = serve()
+    for name, value in [("City", ROME), ("City", ROME), ("IterableCity", {"tasks": [ROME, PARIS]})]:
+        server.upstream.script(reply_in(mode, name, value))
+    arguments = ["instructor_modes.py", MODEL, QUESTION, mode]
+    result = printed(run_python(arguments, server, tmp_path, OPENAI2))
+    assert (result["whole"], result["several"]) == (ROME, [ROME, PARIS])
+    assert result["parts"][-1] == ROME
+    assert {"name": "Rome", "people": None} in result["parts"]
+
+
+def test_calls_side_by_side(serve: ServerFactory, tmp_path: Path) -> None:
+    """Objects of two kinds, each by a call of its own."""
+    server = serve()
+    server.upstream.script(Reply(tool_calls=[ToolCall("City", ROME), ToolCall("River", TIBER)]))
+    arguments = ["instructor_modes.py", MODEL, QUESTION, "PARALLEL_TOOLS"]
+    result = printed(run_python(arguments, server, tmp_path, OPENAI2))
+    assert result == {"several": [["City", ROME], ["River", TIBER]]}
