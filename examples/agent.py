@@ -2,16 +2,15 @@
 
     pip install openai
     python examples/agent.py "What files are in the current directory?"
-
-OPENAI_BASE_URL is the server (http://localhost:8000/v1), OPENAI_API_KEY one of its keys, where it has any.
 What Claude may do there is the server's to say: docs/agent.md.
+
+Which server, and with which key: see connection.py.
 """
 
-import os
 import sys
 from typing import Any
 
-from openai import OpenAI
+from connection import connect
 
 
 def show(event: dict[str, Any]) -> None:
@@ -26,10 +25,7 @@ def show(event: dict[str, Any]) -> None:
 
 def main(question: str) -> None:
     """Ask, and print the text of every step, and between them the tools."""
-    client = OpenAI(
-        base_url=os.environ.get("OPENAI_BASE_URL", "http://localhost:8000/v1"),
-        api_key=os.environ.get("OPENAI_API_KEY", "not-needed"),
-    )
+    client = connect()
     stream = client.chat.completions.create(
         model="sonnet",
         messages=[{"role": "user", "content": question}],

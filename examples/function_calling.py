@@ -3,15 +3,15 @@
     pip install openai
     python examples/function_calling.py "How warm is it in Rome, and what time is it there?"
 
-OPENAI_BASE_URL is the server (http://localhost:8000/v1), OPENAI_API_KEY one of its keys, where it has any.
+Which server, and with which key: see connection.py.
 """
 
-import os
 import sys
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from openai import OpenAI, pydantic_function_tool
+from connection import connect
+from openai import pydantic_function_tool
 from pydantic import BaseModel
 
 
@@ -41,10 +41,7 @@ TOOLS = [pydantic_function_tool(function, name=name) for name, function in FUNCT
 
 def main(question: str) -> None:
     """Ask, run what Claude calls, hand over the results, and go on until there is nothing left to call."""
-    client = OpenAI(
-        base_url=os.environ.get("OPENAI_BASE_URL", "http://localhost:8000/v1"),
-        api_key=os.environ.get("OPENAI_API_KEY", "not-needed"),
-    )
+    client = connect()
     messages: list[Any] = [{"role": "user", "content": question}]
     while messages[-1]["role"] != "assistant":
         with client.chat.completions.stream(model="sonnet", messages=messages, tools=TOOLS) as stream:

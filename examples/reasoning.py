@@ -3,22 +3,18 @@
     pip install openai
     python examples/reasoning.py high "How many squares are there on a chessboard?"
 
-OPENAI_BASE_URL is the server (http://localhost:8000/v1), OPENAI_API_KEY one of its keys, where it has any.
+Which server, and with which key: see connection.py.
 """
 
-import os
 import sys
 from typing import Any
 
-from openai import OpenAI
+from connection import connect
 
 
 def main(effort: Any, question: str) -> None:
     """Ask, and print first the thoughts, then the answer, while they are written, and what they took."""
-    client = OpenAI(
-        base_url=os.environ.get("OPENAI_BASE_URL", "http://localhost:8000/v1"),
-        api_key=os.environ.get("OPENAI_API_KEY", "not-needed"),
-    )
+    client = connect()
     stream = client.chat.completions.create(
         model="sonnet",
         reasoning_effort=effort,

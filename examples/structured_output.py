@@ -3,13 +3,12 @@
     pip install openai
     python examples/structured_output.py "The ferry to Naxos leaves at 7:30, for 42 euros."
 
-OPENAI_BASE_URL is the server (http://localhost:8000/v1), OPENAI_API_KEY one of its keys, where it has any.
+Which server, and with which key: see connection.py.
 """
 
-import os
 import sys
 
-from openai import OpenAI
+from connection import connect
 from pydantic import BaseModel
 
 
@@ -23,10 +22,7 @@ class Departure(BaseModel):
 
 def main(text: str) -> None:
     """Have a text read, and print the JSON while it is written, then what it says."""
-    client = OpenAI(
-        base_url=os.environ.get("OPENAI_BASE_URL", "http://localhost:8000/v1"),
-        api_key=os.environ.get("OPENAI_API_KEY", "not-needed"),
-    )
+    client = connect()
     with client.chat.completions.stream(
         model="sonnet",
         messages=[{"role": "system", "content": "What departs?"}, {"role": "user", "content": text}],

@@ -4,17 +4,16 @@
     python examples/vision.py "What is the difference?" before.png after.png
     python examples/vision.py "What is this?" https://example.com/harbour.jpg
 
-OPENAI_BASE_URL is the server (http://localhost:8000/v1), OPENAI_API_KEY one of its keys, where it has any.
+Which server, and with which key: see connection.py.
 """
 
 import base64
 import mimetypes
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from openai import OpenAI
+from connection import connect
 
 
 def image(place: str) -> dict[str, Any]:
@@ -28,10 +27,7 @@ def image(place: str) -> dict[str, Any]:
 
 def main(question: str, *places: str) -> None:
     """Ask about images, and print the answer while it is written."""
-    client = OpenAI(
-        base_url=os.environ.get("OPENAI_BASE_URL", "http://localhost:8000/v1"),
-        api_key=os.environ.get("OPENAI_API_KEY", "not-needed"),
-    )
+    client = connect()
     content: list[Any] = [*map(image, places), {"type": "text", "text": question}]
     stream = client.chat.completions.create(
         model="sonnet", messages=[{"role": "user", "content": content}], stream=True

@@ -1,34 +1,134 @@
 """The examples, run as a user runs them: with Python, the server's address and a key."""
 
+import json
 import subprocess
 import sys
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from conftest import REPOSITORY, ServerFactory, clean_environment
+from conftest import REPOSITORY, Server, ServerFactory, clean_environment
 from content_blocks import png
 from demo_upstream import Reply, ToolCall
 
 KEY = "a-key-of-the-tests"
+# What they need is installed in tests/clients, where they are run; and what isn't run at all.
+ELSEWHERE = {"langchain_chat.py", "connection.py"}
 
 
-def run(example: str, server_url: str, *arguments: str) -> list[str]:
-    """Run an example to its end. Returns the lines that it printed."""
-    result = subprocess.run(
-        [sys.executable, f"examples/{example}", *arguments],
+def begin(example: str, server_url: str, *arguments: str, key: str = KEY) -> subprocess.CompletedProcess[str]:
+    """Run an example to its end."""
+    interpreter = "bash" if example.endswith(".sh") else sys.executable
+    return subprocess.run(
+        [interpreter, f"examples/{example}", *arguments],
         cwd=REPOSITORY,
-        env=clean_environment(OPENAI_BASE_URL=f"{server_url}/v1", OPENAI_API_KEY=KEY, PYTHONUTF8="1"),
+        env=clean_environment(OPENAI_BASE_URL=f"{server_url}/v1", OPENAI_API_KEY=key, PYTHONUTF8="1"),
         capture_output=True,
         text=True,
         encoding="utf-8",
         check=False,
         timeout=60,
     )
+
+
+def run(example: str, server_url: str, *arguments: str) -> list[str]:
+    """Run an example to its end, which has to be a good one. Returns the lines that it printed."""
+    result = begin(example, server_url, *arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout.splitlines()
+
+
+def said_by_the_user(server: Server) -> list[str]:
+    """The texts of the user's messages in the last request."""
+    messages = server.upstream.messages_requests()[-1].body["messages"]
+    return [message["content"][0]["text"] for message in messages if message["role"] == "user"]
+
+
+def test_the_sdk_shows_what_an_answer_tells(serve: ServerFactory) -> None:
+    """Models, the text, tokens and cost, and an error with its code."""
+    server = serve(api_key=KEY)
+    server.upstream.script(Reply(text="It scatters.", usage={"output_tokens": 7}))
+    models, text, tokens, cost, error = run("openai_sdk.py", server.url, "Why", "blue?")
+    assert "sonnet" in models
+    assert text == "It scatters."
+    assert tokens.endswith(" tokens in, 7 out")
+    assert float(cost.removeprefix("Cost, as Claude Code counts it: ")) > 0
+    assert error.startswith("404 model_not_found: ")
+
+
+def test_streaming_reads_several_at_once(serve: ServerFactory) -> None:
+    """A dot for each chunk, then every answer beside its question."""
+    server = serve(api_key=KEY)
+    server.upstream.script(Reply(text="The Tiber, of course."), times=2)
+    dots, *answers = run("streaming.py", server.url, "A river?", "Another?")
+    assert len(dots) > 2 * 4
+    for question, line in zip(("A river?", "Another?"), answers, strict=True):
+        assert line.startswith(f"{question} The Tiber, of course. (")
+        assert not line.endswith("(0 tokens)")
+
+
+def test_a_session_is_continued_and_forgotten(serve: ServerFactory) -> None:
+    """Each question sees the ones before, and nothing is left of the session."""
+    server = serve(api_key=KEY)
+    lines = run("session_continuity.py", server.url)
+    assert lines[-2].startswith("3 turns, 6 messages, 0.")
+    assert lines[-1] == "Forgotten."
+    assert said_by_the_user(server) == [line.removeprefix("> ") for line in lines if line.startswith("> ")]
+    assert len(said_by_the_user(server)) == 3
+    with httpx.Client(headers={"Authorization": f"Bearer {KEY}"}) as client:
+        assert client.get(f"{server.url}/v1/sessions").json()["sessions"] == []
+
+
+def test_curl_shows_models_an_answer_a_stream_and_a_mistake(serve: ServerFactory) -> None:
+    """Each as the server sent it."""
+    server = serve(api_key=KEY)
+    server.upstream.script(Reply(text="It scatters."), times=2)
+    lines = run("curl_example.sh", server.url)
+    models, answer = (json.loads(lines[lines.index(title) + 1]) for title in ("--- The models", "--- An answer"))
+    assert models["object"] == "list"
+    assert answer["choices"][0]["message"]["content"] == "It scatters."
+    assert "data: [DONE]" in lines[lines.index("--- A stream") :]
+    assert json.loads(lines[-1])["error"]["param"] == "messages"
+
+
+def test_curl_continues_a_session(serve: ServerFactory) -> None:
+    """It is there while it lasts, and then no more."""
+    server = serve(api_key=KEY)
+    lines = run("session_curl_example.sh", server.url)
+    session, forgotten, gone = (
+        json.loads(lines[lines.index(title) + 1]) for title in ("--- The session", "--- Forgotten", "--- Gone")
+    )
+    assert (session["turn_count"], session["message_count"]) == (2, 4)
+    assert forgotten["deleted"] is True
+    assert gone["error"]["code"] == "session_not_found"
+    assert said_by_the_user(server) == ["My name is Ada.", "What is my name?"]
+
+
+EXAMPLES = sorted(path.name for path in (REPOSITORY / "examples").iterdir() if path.suffix in {".py", ".sh"})
+
+
+@pytest.mark.parametrize("example", [name for name in EXAMPLES if name not in ELSEWHERE])
+def test_who_has_no_key_is_told_where_it_goes(serve: ServerFactory, example: str) -> None:
+    """Before anything is asked."""
+    server = serve(api_key=KEY)
+    result = begin(example, server.url, "What is this?", "https://images.invalid/b.jpg", key="wrong")
+    assert result.returncode == 1
+    assert "put one into OPENAI_API_KEY" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert server.upstream.messages_requests() == []
+
+
+def test_who_finds_no_server_or_no_login_is_told(serve: ServerFactory, tmp_path: Path) -> None:
+    """In a line that says what to do."""
+    result = begin("openai_sdk.py", "http://127.0.0.1:9")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "Start the server (make run)" in result.stderr
+    result = begin("openai_sdk.py", serve(clean_environment(HOME=str(tmp_path)), api_key=KEY).url)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "has no login to Claude" in result.stderr
 
 
 def test_function_calling_runs_its_functions_until_the_answer(serve: ServerFactory) -> None:

@@ -1,0 +1,43 @@
+// Use the server from the AI SDK: a stream, a tool, and an object.
+//
+//     npm install ai @ai-sdk/openai-compatible zod
+//     node examples/vercel_ai.mjs Rome
+//
+// OPENAI_BASE_URL is the server (http://localhost:8000/v1), OPENAI_API_KEY one of its keys, where it has any.
+
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { generateText, isStepCount, Output, streamText, tool } from "ai";
+import { z } from "zod";
+
+const baseURL = process.env.OPENAI_BASE_URL || "http://localhost:8000/v1";
+const apiKey = process.env.OPENAI_API_KEY || "not-needed";
+
+const status = await fetch(`${baseURL}/auth/status`, { headers: { Authorization: `Bearer ${apiKey}` } });
+if (status.status === 401) {
+  console.error(`${baseURL} wants a key that it knows: put one into OPENAI_API_KEY.`);
+  process.exit(1);
+}
+
+const model = createOpenAICompatible({ name: "claude", baseURL, apiKey, supportsStructuredOutputs: true })("sonnet");
+const city = process.argv[2] ?? "Rome";
+
+for await (const text of streamText({ model, prompt: `What is ${city} known for?` }).textStream) {
+  process.stdout.write(text);
+}
+console.log();
+
+const temperature = tool({
+  description: "The temperature in a city now.",
+  inputSchema: z.object({ city: z.string() }),
+  execute: async ({ city }) => ({ Paris: "18 °C", Rome: "24 °C" })[city] ?? `There is no thermometer in ${city}.`,
+});
+const prompt = `How warm is it in ${city}?`;
+const { steps, text } = await generateText({ model, prompt, tools: { temperature }, stopWhen: isStepCount(5) });
+for (const { input, output } of steps.flatMap((step) => step.toolResults)) {
+  console.log(`temperature(${JSON.stringify(input)}): ${output}`);
+}
+console.log(text);
+
+const schema = z.object({ name: z.string(), country: z.string() });
+const { output } = await generateText({ model, prompt: `Where is ${city}?`, output: Output.object({ schema }) });
+console.log(JSON.stringify(output));
