@@ -1,6 +1,5 @@
 """A Claude Code process is killed, whatever it does just then: an answer or an honest error, and others are served."""
 
-import json
 import signal
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import openai
 import psutil
 import pytest
 
-from chat import HELLO, MODEL, post, sse_data
+from chat import HELLO, MODEL, post
 from commands import claude_processes, gone, linux, wait_until
 from conftest import Server, ServerFactory
 from demo_upstream import Gate, Reply, ToolCall
@@ -86,20 +86,30 @@ def test_one_whose_model_has_not_begun(serve: ServerFactory, killed: Callable[[]
         assert is_answered(answer.result())
 
 
-@STREAMED_OR_NOT
-def test_one_in_the_middle_of_an_answer(serve: ServerFactory, killed: Callable[[], None], stream: bool) -> None:
-    """A client that has got a part is told of the error; one that hasn't gets an answer."""
+def test_one_in_the_middle_of_a_whole_answer(serve: ServerFactory, killed: Callable[[], None]) -> None:
+    """The client has got nothing yet, and gets another one's answer."""
     server, gate = served(serve), Gate(after=1)
     server.upstream.script(Reply(text=["One ", "two"], gate=gate))
     server.upstream.script(Reply(text="Fine."), times=None)
-    with asking(server, stream=stream) as answer:
+    with asking(server, stream=False) as answer:
         gate.reached()
         killed()
-        if stream:
-            assert json.loads(sse_data(answer.result())[-1])["error"]["code"] == "claude_code_error"
-        else:
-            assert is_answered(answer.result())
-    assert is_answered(post(server, model=MODEL, messages=HELLO, stream=stream))
+        assert is_answered(answer.result())
+    assert is_answered(post(server, model=MODEL, messages=HELLO))
+
+
+def test_one_in_the_middle_of_a_stream(serve: ServerFactory, killed: Callable[[], None]) -> None:
+    """The client has got a part, and is told of the error."""
+    server = served(serve)
+    server.upstream.script(Reply(text=["One ", "two"], gate=Gate(after=1)))
+    server.upstream.script(Reply(text="Fine."), times=None)
+    stream = server.client().chat.completions.create(model=MODEL, messages=HELLO, stream=True)
+    next(chunk for chunk in stream if chunk.choices[0].delta.content)
+    killed()
+    with pytest.raises(openai.APIError) as caught:
+        list(stream)
+    assert caught.value.code == "claude_code_error"
+    assert is_answered(post(server, model=MODEL, messages=HELLO, stream=True))
 
 
 @STREAMED_OR_NOT

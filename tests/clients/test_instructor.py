@@ -1,4 +1,4 @@
-"""Instructor in all its modes for chat completions: objects whole, in parts, and several at once."""
+"""Instructor: objects in all its modes for chat completions, whole, in parts, and several."""
 
 import json
 from pathlib import Path

@@ -1,8 +1,11 @@
-"""LangChain's own suite for chat models, over langchain-openai's chat completions, in a pytest of its own."""
+"""LangChain: its own suite for chat models, `ChatModelIntegrationTests`, over chat completions."""
 
 import re
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+from clients_table import COUNTS
 from conftest import Server
 from published_clients import run_python
 
@@ -34,20 +37,18 @@ OURS = {
 }
 
 
-def outcomes(output: str) -> dict[str, set[str]]:
-    """How each test ended, once for each of its parameters, from the lines that `pytest -v` writes."""
-    ended: dict[str, set[str]] = {}
-    for name, outcome in re.findall(r"::(test_\w+)\S* ([A-Z]+)", output):
-        ended.setdefault(name, set()).add(outcome)
-    return ended
-
-
-def test_langchains_suite_passes(server: Server, tmp_path: Path) -> None:
+def test_langchains_suite_passes(
+    server: Server, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Every test of the suite passes but those that it skips by itself, the tests of functions among them."""
-    arguments = ["-m", "pytest", "-v", "langchain_chat_model.py"]
-    result = run_python(arguments, server, tmp_path)
+    result = run_python(["-m", "pytest", "-v", "langchain_chat_model.py"], server, tmp_path)
+    # How each test ended, once for each of its parameters.
+    lines: list[tuple[str, str]] = re.findall(r"::(test_\w+)\S* ([A-Z]+)", result.stdout)
+    record_property(COUNTS, dict(Counter(outcome.lower() for _, outcome in lines)))
     assert result.returncode == 0, result.stdout + result.stderr
-    ended = outcomes(result.stdout)
+    ended: dict[str, set[str]] = {}
+    for name, outcome in lines:
+        ended.setdefault(name, set()).add(outcome)
     assert {name for name, outcomes in ended.items() if outcomes == {"SKIPPED"}} == SKIPPED
     assert {name for name, outcomes in ended.items() if outcomes == {"PASSED"}} == ended.keys() - SKIPPED
     assert ended.keys() >= OURS

@@ -1,4 +1,4 @@
-"""LiteLLM as a client: functions, streams, objects, and which of its exceptions our errors become."""
+"""LiteLLM, as a client: functions, streams, objects, errors."""
 
 import json
 from pathlib import Path

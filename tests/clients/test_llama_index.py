@@ -1,4 +1,4 @@
-"""LlamaIndex over OpenAILike: chats, streams, an agent with functions, objects and pictures."""
+"""LlamaIndex, over OpenAILike: chats, streams, an agent with functions, objects, pictures."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`llm` with a model of extra-openai-models.yaml: answers, streamed or not, schemas, functions and pictures."""
+"""llm, with extra-openai-models.yaml: answers, streamed or not, conversations, schemas, functions, pictures."""
 
 import json
 from base64 import b64decode

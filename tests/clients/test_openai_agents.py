@@ -1,5 +1,6 @@
-"""openai-agents: functions, and a handoff from one agent to another."""
+"""openai-agents: functions, handoffs and output types, streamed or not."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,12 @@ def test_an_agent_hands_over_to_one_with_functions(serve: ServerFactory, tmp_pat
     assert [tool["name"] for tool in second["tools"]] == ["get_temperature", "compare"]
     assert "Hand over to who knows." in str(first["system"])
     assert "Hand over" not in str(second["system"])
+
+
+def test_answers_are_objects(serve: ServerFactory, tmp_path: Path) -> None:
+    """Of an agent with an output type."""
+    server = serve()
+    city = {"name": "Rome", "people": 2_700_000}
+    server.upstream.script(Reply(text=json.dumps(city)), times=2)
+    result = printed(run_python(["openai_agents.py", MODEL, QUESTION, "typed"], server, tmp_path))
+    assert result == {"whole": city, "streamed": city}

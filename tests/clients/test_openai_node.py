@@ -1,10 +1,12 @@
-"""openai-node's `runTools`, as a program of its own."""
+"""openai-node: `create`, streams, `parse`, `runTools`, errors."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from conftest import ServerFactory
+from demo_upstream import Reply
 from published_clients import (
     ANSWER,
     CONVERSATION,
@@ -35,3 +37,31 @@ def test_run_tools_runs_until_the_answer(serve: ServerFactory, tmp_path: Path, m
     assert result["total_tokens"] > 0
     assert seen(server.upstream) == CONVERSATION
     assert went_on(server) == FOLLOW_UPS
+
+
+def test_create_stream_and_parse(serve: ServerFactory, tmp_path: Path) -> None:
+    """A text, a text in pieces, and an object that zod describes."""
+    server = serve()
+    city = {"name": "Rome", "people": 2_700_000}
+    for text in (ANSWER, ANSWER, json.dumps(city)):
+        server.upstream.script(Reply(text=text))
+    result = printed(run_node(["openai_node.mjs", MODEL, QUESTION, "create"], server, tmp_path))
+    assert (result["whole"], "".join(result["pieces"]), result["parsed"]) == (ANSWER, ANSWER, city)
+    assert len(result["pieces"]) > 3
+
+
+def test_errors_have_their_classes(serve: ServerFactory, tmp_path: Path) -> None:
+    """Our status and id are in them; a stream that breaks off is an error as well."""
+    server = serve()
+    for status in (401, 429, 500, 529):
+        server.upstream.script(Reply(status=status))
+    server.upstream.script(Reply(text=ANSWER, error_after=3))
+    result = printed(run_node(["openai_node.mjs", MODEL, QUESTION, "errors"], server, tmp_path))
+    assert result["names"] == [
+        ["BadRequestError", 400, True],
+        ["AuthenticationError", 401, True],
+        ["RateLimitError", 429, True],
+        ["InternalServerError", 500, True],
+        ["InternalServerError", 503, True],
+        ["APIError"],
+    ]

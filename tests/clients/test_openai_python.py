@@ -1,246 +1,123 @@
-"""Functions of openai-python's users: each way that the package has to call them, until the model answers."""
+"""openai-python, sync and async: `create`, `parse`, `stream`, functions, retries, every error."""
 
-import asyncio
-import json
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import openai
 import pytest
-from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolCall, ChatCompletionToolParam
 from pydantic import BaseModel
 
 from conftest import Server, ServerFactory
 from demo_upstream import Reply
-from published_clients import (
-    ANSWER,
-    COMPARE,
-    COMPARISON,
-    CONVERSATION,
-    FOLLOW_UPS,
-    MODEL,
-    PARIS,
-    PREAMBLE,
-    QUESTION,
-    ROME,
-    TEMPERATURES,
-    script_the_question,
-    seen,
-    went_on,
-)
+from published_clients import ANSWER, MODEL, QUESTION
 
 
-class GetTemperature(BaseModel):
-    """The temperature in a city now."""
+class City(BaseModel):
+    """An answer's form."""
 
-    city: str
-
-    def result(self) -> str:
-        """Look it up."""
-        return TEMPERATURES[self.city]
+    name: str
+    people: int
 
 
-class Compare(BaseModel):
-    """Which of two temperatures is higher, and by how much."""
-
-    first: str
-    second: str
-
-    def result(self) -> str:
-        """Compare."""
-        assert (self.first, self.second) == tuple(TEMPERATURES.values())
-        return COMPARISON
+ROME = City(name="Rome", people=2_700_000)
+ASKED: Any = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}]}
 
 
-FUNCTIONS: dict[str, type[GetTemperature | Compare]] = {"get_temperature": GetTemperature, "compare": Compare}
-TOOLS: list[ChatCompletionToolParam] = [
-    openai.pydantic_function_tool(model, name=name) for name, model in FUNCTIONS.items()
+def test_create_parse_and_stream(server: Server) -> None:
+    """A text, an object, and a text in pieces with its usage."""
+    client = server.client()
+    server.upstream.script(Reply(text=ANSWER))
+    assert client.chat.completions.create(**ASKED).choices[0].message.content == ANSWER
+
+    server.upstream.script(Reply(text=ROME.model_dump_json()))
+    assert client.chat.completions.parse(**ASKED, response_format=City).choices[0].message.parsed == ROME
+
+    server.upstream.script(Reply(text=ROME.model_dump_json()))
+    with client.chat.completions.stream(**ASKED, response_format=City) as stream:
+        kinds = {event.type for event in stream}
+        assert stream.get_final_completion().choices[0].message.parsed == ROME
+    assert kinds >= {"chunk", "content.delta", "content.done"}
+
+    server.upstream.script(Reply(text=ANSWER))
+    options: Any = {"stream": True, "stream_options": {"include_usage": True}}
+    *pieces, last = client.chat.completions.create(**ASKED, **options)
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == ANSWER
+    assert len(pieces) > 3
+    assert (last.choices, last.usage.total_tokens > 0) == ([], True)
+
+
+@pytest.mark.asyncio
+async def test_create_parse_and_stream_async(server: Server) -> None:
+    """The same of the asynchronous client."""
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
+        server.upstream.script(Reply(text=ANSWER))
+        assert (await client.chat.completions.create(**ASKED)).choices[0].message.content == ANSWER
+
+        server.upstream.script(Reply(text=ROME.model_dump_json()))
+        parsed = await client.chat.completions.parse(**ASKED, response_format=City)
+        assert parsed.choices[0].message.parsed == ROME
+
+        server.upstream.script(Reply(text=ROME.model_dump_json()))
+        async with client.chat.completions.stream(**ASKED, response_format=City) as stream:
+            assert (await stream.get_final_completion()).choices[0].message.parsed == ROME
+
+
+ERRORS: list[tuple[int, type[openai.APIStatusError], int]] = [
+    (400, openai.BadRequestError, 400),
+    (401, openai.AuthenticationError, 401),
+    (403, openai.PermissionDeniedError, 403),
+    (404, openai.NotFoundError, 404),
+    (413, openai.APIStatusError, 413),
+    (429, openai.RateLimitError, 429),
+    (500, openai.InternalServerError, 500),
+    (529, openai.InternalServerError, 503),
 ]
 
 
-def question() -> list[Any]:
-    """A conversation that begins: a list that grows by the client's own messages."""
-    return [{"role": "user", "content": QUESTION}]
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("status", "kind", "ours"), ERRORS)
+def test_every_error_has_its_class(
+    server: Server, status: int, kind: type[openai.APIStatusError], ours: int, *, stream: bool
+) -> None:
+    """Before a stream begins, too; with our id, a message and a type."""
+    server.upstream.script(Reply(status=status), times=None)
+    with pytest.raises(kind) as caught:
+        server.client().chat.completions.create(**ASKED, stream=stream)
+    assert caught.value.status_code == ours
+    assert caught.value.request_id
+    assert caught.value.type
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body.keys() >= {"message", "type", "param", "code"}
 
 
-def result_of(name: str, arguments: str) -> str:
-    """Call a function as a client does, with the JSON that the model wrote."""
-    return FUNCTIONS[name].model_validate_json(arguments).result()
+def test_a_stream_that_breaks_off_is_an_error(server: Server) -> None:
+    """What was written arrives, and then the error; a stream that can't be trusted never just ends."""
+    server.upstream.script(Reply(text=ANSWER, error_after=3))
+    stream = server.client().chat.completions.create(**ASKED, stream=True)
+    text = "".join(next(stream).choices[0].delta.content or "" for _ in range(3))
+    assert text
+    assert ANSWER.startswith(text)
+    with pytest.raises(openai.APIError):
+        list(stream)
 
 
-def results_of(completion: ChatCompletion) -> list[dict[str, str]]:
-    """The messages that answer a completion's calls."""
-    messages: list[dict[str, str]] = []
-    for call in completion.choices[0].message.tool_calls or []:
-        assert isinstance(call, ChatCompletionMessageFunctionToolCall)
-        content = result_of(call.function.name, call.function.arguments)
-        messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
-    return messages
+def test_who_is_not_answered_in_time_is_told(server: Server) -> None:
+    """The client's own patience, and nobody at the address, have classes of their own."""
+    server.upstream.script(Reply(hang=True))
+    with pytest.raises(openai.APITimeoutError):
+        server.client(timeout=0.5).chat.completions.create(**ASKED)
+    with pytest.raises(openai.APIConnectionError):
+        openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="any", max_retries=0).chat.completions.create(**ASKED)
 
 
-def check_completions(completions: list[ChatCompletion]) -> None:
-    """Three completions: calls beside text, a call without, the answer; each has an id and a usage of its own."""
-    choices = [completion.choices[0] for completion in completions]
-    assert [choice.finish_reason for choice in choices] == ["tool_calls", "tool_calls", "stop"]
-    assert [choice.message.content or None for choice in choices] == [PREAMBLE, None, ANSWER]
-    assert [len(choice.message.tool_calls or []) for choice in choices] == [2, 1, 0]
-    assert len({completion.id for completion in completions}) == 3
-    usages = [completion.usage for completion in completions if completion.usage]
-    assert all(usage.prompt_tokens > 0 and usage.completion_tokens > 0 for usage in usages)
-    assert len(usages) == 3
-
-
-@pytest.mark.parametrize("ordered", [list, reversed])
-def test_create_loops_until_the_answer(serve: ServerFactory, ordered: Callable[[list[Any]], Iterable[Any]]) -> None:
-    """Calls, results in whatever order, and the answer; the model sees that conversation and no other."""
+def test_what_can_be_tried_again_is(serve: ServerFactory) -> None:
+    """The client's retries, where the server says that they make sense, and no others."""
     server = serve()
-    script_the_question(server.upstream)
-    client, messages, completions = server.client(), question(), list[ChatCompletion]()
-    while not completions or completions[-1].choices[0].message.tool_calls:
-        completions.append(client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS))
-        messages += [completions[-1].choices[0].message, *ordered(results_of(completions[-1]))]
-    check_completions(completions)
-    assert completions[1].choices[0].message.content is None
-    assert seen(server.upstream) == CONVERSATION
-    assert went_on(server) == FOLLOW_UPS
+    server.upstream.script(Reply(status=529))
+    completion = server.client(max_retries=1).chat.completions.create(**ASKED)
+    assert completion.choices[0].finish_reason == "stop"
 
-
-def test_the_stream_helper_loops_until_the_answer(serve: ServerFactory) -> None:
-    """`.stream()` gives text and arguments as they are written, and parsed arguments at the end of each call."""
-    server = serve()
-    script_the_question(server.upstream)
-    client, messages, completions = server.client(), question(), list[ChatCompletion]()
-    deltas, done = list[tuple[str, str]](), list[object]()
-    while not completions or completions[-1].choices[0].message.tool_calls:
-        with client.chat.completions.stream(
-            model=MODEL, messages=messages, tools=TOOLS, stream_options={"include_usage": True}
-        ) as stream:
-            for event in stream:
-                if event.type == "content.delta":
-                    deltas.append((event.type, event.delta))
-                elif event.type == "tool_calls.function.arguments.delta":
-                    deltas.append((event.name, event.arguments_delta))
-                elif event.type == "tool_calls.function.arguments.done":
-                    done.append(event.parsed_arguments)
-            completions.append(stream.get_final_completion())
-        messages += [completions[-1].choices[0].message, *results_of(completions[-1])]
-    check_completions(completions)
-    assert done == [
-        GetTemperature(city="Paris"),
-        GetTemperature(city="Rome"),
-        Compare(first=TEMPERATURES["Paris"], second=TEMPERATURES["Rome"]),
-    ]
-    written = "".join(delta for _, delta in deltas)
-    assert (
-        written == PREAMBLE + "".join(json.dumps(c.input, ensure_ascii=False) for c in (PARIS, ROME, COMPARE)) + ANSWER
-    )
-    assert len([name for name, delta in deltas if name == "get_temperature" and delta]) > 2, "arguments in one piece"
-    assert seen(server.upstream) == CONVERSATION
-    assert went_on(server) == FOLLOW_UPS
-
-
-def test_parse_loops_until_the_answer(serve: ServerFactory) -> None:
-    """`.parse()` with `pydantic_function_tool` gives the arguments as instances of the client's models."""
-    server = serve()
-    script_the_question(server.upstream)
-    client, messages, completions = server.client(), question(), list[ChatCompletion]()
-    while not completions or completions[-1].choices[0].message.tool_calls:
-        completion = client.chat.completions.parse(model=MODEL, messages=messages, tools=TOOLS)
-        completions.append(completion)
-        messages.append(completion.choices[0].message)
-        for call in completion.choices[0].message.tool_calls or []:
-            arguments = call.function.parsed_arguments
-            assert isinstance(arguments, GetTemperature | Compare)
-            messages.append({"role": "tool", "tool_call_id": call.id, "content": arguments.result()})
-    check_completions(completions)
-    assert seen(server.upstream) == CONVERSATION
-    assert went_on(server) == FOLLOW_UPS
-
-
-@pytest.mark.asyncio
-async def test_the_async_client_streams_until_the_answer(serve: ServerFactory) -> None:
-    """A client that puts chunks together by itself: each call's id and name come once, its arguments in pieces."""
-    server = serve()
-    script_the_question(server.upstream)
-    messages, texts = question(), list[str]()
-    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
-        while messages[-1]["role"] != "assistant":
-            calls, text = dict[int, dict[str, Any]](), ""
-            stream = await client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, stream=True)
-            async for chunk in stream:
-                text += chunk.choices[0].delta.content or ""
-                for delta in chunk.choices[0].delta.tool_calls or []:
-                    assert delta.function is not None
-                    if delta.index not in calls:
-                        assert (delta.type, delta.function.arguments) == ("function", "")
-                        function = {"name": delta.function.name, "arguments": ""}
-                        calls[delta.index] = {"id": delta.id, "type": delta.type, "function": function}
-                    else:
-                        assert (delta.id, delta.type, delta.function.name) == (None, None, None)
-                        calls[delta.index]["function"]["arguments"] += delta.function.arguments or ""
-            texts.append(text)
-            assert list(calls) == list(range(len(calls)))
-            messages.append(
-                {"role": "assistant", "content": text, **({"tool_calls": [*calls.values()]} if calls else {})}
-            )
-            for call in calls.values():
-                messages.append({"role": "tool", "tool_call_id": call["id"], "content": result_of(**call["function"])})
-    assert texts == [PREAMBLE, "", ANSWER]
-    assert seen(server.upstream) == CONVERSATION
-    assert went_on(server) == FOLLOW_UPS
-
-
-@pytest.mark.asyncio
-async def test_calls_of_clients_at_once_stay_apart(server: Server) -> None:
-    """Of conversations that wait for results at the same time, each goes on with its own."""
-    cities = [f"city {number}" for number in range(4)]
-    waiting, everybody = set[str](), asyncio.Event()
-
-    async def ask(client: openai.AsyncOpenAI, city: str) -> None:
-        messages: list[Any] = [{"role": "user", "content": f"How warm is it in {city}?"}]
-        first = await client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
-        (call,) = first.choices[0].message.tool_calls or []
-        waiting.add(city)
-        if len(waiting) == len(cities):
-            everybody.set()
-        await everybody.wait()
-        messages += [first.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": f"{city} is warm"}]
-        last = await client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
-        assert last.choices[0].finish_reason == "stop"
-
-    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
-        await asyncio.gather(*(ask(client, city) for city in cities))
-    last_requests = [
-        each.body["messages"] for each in server.upstream.messages_requests() if len(each.body["messages"]) > 1
-    ]
-    assert len(last_requests) == len(cities)
-    for messages in last_requests:
-        (city,) = [city for city in cities if city in json.dumps(messages[0])]
-        assert f"{city} is warm" in json.dumps(messages[-1])
-
-
-def test_functions_of_the_old_kind_loop_until_the_answer(server: Server) -> None:
-    """As before there were tools: one call a message, and a `function` message for its result."""
-    server.upstream.script(Reply(text=PREAMBLE, tool_calls=[PARIS]))
-    server.upstream.script(Reply(tool_calls=[COMPARE]))
-    server.upstream.script(Reply(text=ANSWER))
-    client, messages, reasons = server.client(), question(), list[str]()
-    functions: Any = [tool["function"] for tool in TOOLS]
-    while not reasons or reasons[-1] == "function_call":
-        (choice,) = client.chat.completions.create(
-            model=MODEL, messages=messages, functions=functions, function_call="auto"
-        ).choices
-        reasons.append(choice.finish_reason)
-        messages.append(choice.message)
-        assert choice.message.tool_calls is None
-        if call := choice.message.function_call:
-            messages.append({"role": "function", "name": call.name, "content": result_of(call.name, call.arguments)})
-    assert reasons == ["function_call", "function_call", "stop"]
-    assert messages[-1].content == ANSWER
-    assert seen(server.upstream) == [
-        ("user", [QUESTION]),
-        ("assistant", [PREAMBLE, PARIS]),
-        ("user", [TEMPERATURES["Paris"]]),
-        ("assistant", [COMPARE]),
-        ("user", [COMPARISON]),
-    ]
+    server.upstream.reset()
+    server.upstream.script(Reply(status=401), times=None)
+    with pytest.raises(openai.AuthenticationError):
+        server.client(max_retries=3).chat.completions.create(**ASKED)
+    assert len(server.upstream.messages_requests()) == 1

@@ -1,9 +1,9 @@
-// The AI SDK's generateText and streamText with tools, in as many steps as the answer takes, by either of the providers
-// that its users point at such a server: ai_sdk.mjs MODEL QUESTION compatible|openai generate|stream
+// The AI SDK's functions, by either of the providers that its users point at such a server, with tools in as many steps as
+// the answer takes: ai_sdk.mjs MODEL QUESTION compatible|openai generate|stream|object|parts|errors|abort
 
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { generateText, isStepCount, streamText, tool } from "ai";
+import { APICallError, generateText, isStepCount, Output, streamText, tool } from "ai";
 import { z } from "zod";
 
 const TEMPERATURES = { Paris: "18 °C", Rome: "24 °C" };
@@ -24,8 +24,9 @@ const tools = {
 const [model, prompt, provider, mode] = process.argv.slice(2);
 const baseURL = process.env.OPENAI_BASE_URL;
 const apiKey = process.env.OPENAI_API_KEY;
+const compatible = { name: "claude-wrapper", includeUsage: true, supportsStructuredOutputs: true };
 const chat = {
-  compatible: () => createOpenAICompatible({ name: "claude-wrapper", baseURL, apiKey, includeUsage: true })(model),
+  compatible: () => createOpenAICompatible({ ...compatible, baseURL, apiKey })(model),
   openai: () => createOpenAI({ baseURL, apiKey }).chat(model),
 }[provider]();
 const options = { model: chat, tools, prompt, stopWhen: isStepCount(5), maxRetries: 0 };
@@ -48,13 +49,60 @@ async function generated() {
   return { parts: {}, text: steps.map((step) => step.text).join(""), steps };
 }
 
-const { parts, text, steps } = await (mode === "stream" ? streamed() : generated());
-const seen = {
-  parts,
-  text,
-  answer: steps.at(-1).text,
-  finish_reasons: steps.map((step) => step.finishReason),
-  calls: steps.flatMap((step) => step.toolCalls.map((call) => call.toolName)),
-  total_tokens: steps.map((step) => step.usage.totalTokens),
-};
-console.log(JSON.stringify(seen));
+async function withTools() {
+  const { parts, text, steps } = await (mode === "stream" ? streamed() : generated());
+  return {
+    parts,
+    text,
+    answer: steps.at(-1).text,
+    finish_reasons: steps.map((step) => step.finishReason),
+    calls: steps.flatMap((step) => step.toolCalls.map((call) => call.toolName)),
+    total_tokens: steps.map((step) => step.usage.totalTokens),
+  };
+}
+
+// Whole, and in parts that grow.
+async function object() {
+  const output = Output.object({ schema: z.object({ name: z.string(), people: z.number() }) });
+  const whole = await generateText({ model: chat, prompt, output, maxRetries: 0 });
+  const stream = streamText({ model: chat, prompt, output, maxRetries: 0 });
+  const parts = [];
+  for await (const part of stream.partialOutputStream) parts.push(part);
+  return { whole: whole.output, parts };
+}
+
+async function parts() {
+  const dot = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+  const content = [
+    { type: "text", text: prompt },
+    { type: "file", data: Buffer.from(dot, "base64"), mediaType: "image/png" },
+    { type: "file", data: Buffer.from("%PDF-1.4"), mediaType: "application/pdf", filename: "a.pdf" },
+  ];
+  const { text } = await generateText({ model: chat, messages: [{ role: "user", content }], maxRetries: 0 });
+  return { text };
+}
+
+async function errors() {
+  const seen = [];
+  for (const temperature of [9, 1, 1, 1, 1]) {
+    await generateText({ model: chat, prompt, temperature, maxRetries: 0 }).catch((error) =>
+      seen.push([APICallError.isInstance(error), error.statusCode, error.isRetryable, error.message]),
+    );
+  }
+  return { seen };
+}
+
+// Leaves in the middle of an answer.
+async function abort() {
+  const controller = new AbortController();
+  const result = streamText({ model: chat, prompt, abortSignal: controller.signal, maxRetries: 0 });
+  const kinds = [];
+  for await (const part of result.stream) {
+    kinds.push(part.type);
+    if (part.type === "text-delta") controller.abort();
+  }
+  return { kinds };
+}
+
+const play = { generate: withTools, stream: withTools, object, parts, errors, abort }[mode];
+console.log(JSON.stringify(await play()));

@@ -1,6 +1,8 @@
 """Agents of openai-agents: the one that is asked hands over to the one with the functions, which answers.
 
-openai_agents.py MODEL QUESTION run|stream
+With `typed`: one that answers with an object.
+
+openai_agents.py MODEL QUESTION run|stream|typed
 """
 
 import asyncio
@@ -19,8 +21,16 @@ from agents import (
     set_default_openai_api,
     set_tracing_disabled,
 )
+from pydantic import BaseModel
 
 TEMPERATURES = {"Paris": "18 °C", "Rome": "24 °C"}
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+    people: int
 
 
 @function_tool
@@ -67,12 +77,27 @@ def summary(result: RunResult | RunResultStreaming, events: Counter[str]) -> dic
     }
 
 
+async def typed(model: str, question: str) -> dict[str, Any]:
+    """Have an object for an answer, whole and at the end of a stream."""
+    agent = Agent(name="Reception", instructions="Be exact.", output_type=City, model=model)
+    whole = await Runner.run(agent, question)
+    streaming = Runner.run_streamed(agent, question)
+    async for _ in streaming.stream_events():
+        pass
+    return {
+        "whole": whole.final_output_as(City).model_dump(),
+        "streamed": streaming.final_output_as(City).model_dump(),
+    }
+
+
 async def main(model: str, question: str, mode: str) -> None:
     """Ask, and print what came out."""
     set_default_openai_api("chat_completions")
     set_tracing_disabled(disabled=True)
     events: Counter[str] = Counter()
-    if mode == "stream":
+    if mode == "typed":
+        print(json.dumps(await typed(model, question)))
+    elif mode == "stream":
         streaming = Runner.run_streamed(reception(model), question)
         async for event in streaming.stream_events():
             events[event.data.type if event.type == "raw_response_event" else event.type] += 1

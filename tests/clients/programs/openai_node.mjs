@@ -1,6 +1,9 @@
-// openai-node's runTools, until the answer. With the argument "stream": streamed.
+// openai-node: functions until the answer, whole or in a stream, or what else its users call:
+// openai_node.mjs MODEL QUESTION whole|stream|create|errors
 
 import OpenAI from "openai";
+import { zodResponseFormat } from "openai/helpers/zod";
+import { z } from "zod";
 
 const TEMPERATURES = { Paris: "18 °C", Rome: "24 °C" };
 
@@ -22,26 +25,57 @@ const tools = [
 ];
 
 const [model, question, mode] = process.argv.slice(2);
-const runner = new OpenAI({ maxRetries: 0 }).chat.completions.runTools({
-  model,
-  messages: [{ role: "user", content: question }],
-  tools,
-  ...(mode === "stream" ? { stream: true, stream_options: { include_usage: true } } : {}),
-});
+const client = new OpenAI({ maxRetries: 0 });
+const asked = { model, messages: [{ role: "user", content: question }] };
 
-const pieces = [];
-const calls = [];
-runner.on("content", (piece) => pieces.push(piece));
-runner.on("functionToolCall", (call) => calls.push(call.name));
+async function runTools() {
+  const runner = client.chat.completions.runTools({
+    ...asked,
+    tools,
+    ...(mode === "stream" ? { stream: true, stream_options: { include_usage: true } } : {}),
+  });
+  const pieces = [];
+  const calls = [];
+  runner.on("content", (piece) => pieces.push(piece));
+  runner.on("functionToolCall", (call) => calls.push(call.name));
+  const answer = await runner.finalContent();
+  const completions = runner.allChatCompletions();
+  return {
+    answer,
+    pieces,
+    calls,
+    finish_reasons: completions.map((completion) => completion.choices[0].finish_reason),
+    contents: completions.map((completion) => completion.choices[0].message.content),
+    total_tokens: (await runner.totalUsage()).total_tokens,
+  };
+}
 
-const answer = await runner.finalContent();
-const completions = runner.allChatCompletions();
-const seen = {
-  answer,
-  pieces,
-  calls,
-  finish_reasons: completions.map((completion) => completion.choices[0].finish_reason),
-  contents: completions.map((completion) => completion.choices[0].message.content),
-  total_tokens: (await runner.totalUsage()).total_tokens,
-};
-console.log(JSON.stringify(seen));
+async function create() {
+  const whole = await client.chat.completions.create(asked);
+  const pieces = [];
+  for await (const chunk of await client.chat.completions.create({ ...asked, stream: true })) {
+    pieces.push(chunk.choices[0].delta.content ?? "");
+  }
+  const City = z.object({ name: z.string(), people: z.number() });
+  const response_format = zodResponseFormat(City, "city");
+  const parsed = await client.chat.completions.parse({ ...asked, response_format });
+  return { whole: whole.choices[0].message.content, pieces, parsed: parsed.choices[0].message.parsed };
+}
+
+async function errors() {
+  const names = [];
+  for (const temperature of [9, 1, 1, 1, 1]) {
+    await client.chat.completions
+      .create({ ...asked, temperature })
+      .catch((error) => names.push([error.constructor.name, error.status, Boolean(error.requestID)]));
+  }
+  const request = client.chat.completions.create({ ...asked, stream: true });
+  await request
+    .then(async (stream) => {
+      for await (const _ of stream);
+    })
+    .catch((error) => names.push([error.constructor.name]));
+  return { names };
+}
+
+console.log(JSON.stringify(await { whole: runTools, stream: runTools, create, errors }[mode]()));

@@ -1,0 +1,103 @@
+"""The table of clients in COMPATIBILITY.md: a plugin for pytest that makes it of what a run gave.
+
+`make clients` loads it. Which versions were run stands in the environments, what was run in the files of the tests.
+"""
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+_HERE = Path(__file__).parent
+_CHECKOUT = _HERE.parent.parent
+_DOCUMENT = _CHECKOUT / "COMPATIBILITY.md"
+_BEGIN, _END = "<!-- clients -->\n", "<!-- end of clients -->\n"
+COUNTS = "counts"
+"""The property by which a test tells that it ran others: how many of them passed, failed and were skipped."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """Tests, whose files' names begin so, and the packages that they run, which are installed in the folder."""
+
+    tests: str
+    packages: tuple[str, ...]
+    folder: Path = _HERE
+
+    @property
+    def versions(self) -> str:
+        """The packages with their versions."""
+        return ", ".join(f"{package} {self._version(package)}" for package in self.packages)
+
+    def _version(self, package: str) -> str:
+        described = _HERE / "node_modules" / package / "package.json"
+        if self.folder == _NODE:
+            return str(json.loads(described.read_text(encoding="utf-8"))["version"])
+        (places,) = [[str(path)] for path in (self.folder / ".venv").glob("lib/python*/site-packages")]
+        return next(iter(distributions(name=package, path=places))).version
+
+    @property
+    def title(self) -> tuple[str, str]:
+        """The client, and what is run: the first line of the tests' file."""
+        text = ast.get_docstring(ast.parse((_HERE / f"{self.tests}.py").read_text(encoding="utf-8"))) or ""
+        name, _, what = text.splitlines()[0].removesuffix(".").partition(": ")
+        return name, what
+
+
+_NODE = _HERE / "node_modules"
+CLIENTS = (
+    Client("test_openai_python", ("openai",), _CHECKOUT),
+    Client("test_openai_node", ("openai",), _NODE),
+    Client("test_langchain", ("langchain-openai", "langchain-tests")),
+    Client("test_openai_agents", ("openai-agents",)),
+    Client("test_ai_sdk", ("ai", "@ai-sdk/openai-compatible", "@ai-sdk/openai"), _NODE),
+    Client("test_instructor", ("instructor",), _HERE / "openai2"),
+    Client("test_pydantic_ai", ("pydantic-ai-slim",)),
+    Client("test_llama_index", ("llama-index-llms-openai-like",), _HERE / "openai2"),
+    Client("test_litellm", ("litellm",)),
+    Client("test_llm", ("llm",)),
+    Client("test_aider", ("aider-chat",), _HERE / "aider"),
+)
+
+_outcomes: dict[str, Counter[str]] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count, for each file, how its tests ended, or those that a test ran."""
+    if report.when == "call" or report.outcome != "passed":
+        told = dict(report.user_properties).get(COUNTS)
+        outcomes = told if isinstance(told, dict) else {report.outcome: 1}
+        _outcomes.setdefault(Path(report.location[0]).stem, Counter()).update(outcomes)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the table, once every client has been run."""
+    if not hasattr(session.config, "workerinput") and all(map(_outcomes_of, CLIENTS)):
+        text = _DOCUMENT.read_text(encoding="utf-8")
+        table = "\n".join(_table()) + "\n"
+        _DOCUMENT.write_text(with_table(text, table), encoding="utf-8")
+
+
+def with_table(text: str, table: str) -> str:
+    """Return the document with another table."""
+    return re.sub(f"{_BEGIN}.*?{_END}", lambda _: _BEGIN + table + _END, text, flags=re.DOTALL)
+
+
+def _outcomes_of(client: Client) -> Counter[str]:
+    return sum((counts for name, counts in _outcomes.items() if name.startswith(client.tests)), Counter())
+
+
+def _table() -> Iterator[str]:
+    yield "| client | version | what was run | passed | failed | skipped |"
+    yield "|---|---|---|---:|---:|---:|"
+    for client in CLIENTS:
+        counts = _outcomes_of(client)
+        numbers = " | ".join(str(counts[outcome]) for outcome in ("passed", "failed", "skipped"))
+        name, what = client.title
+        yield f"| {name} | {client.versions} | {what} | {numbers} |"
