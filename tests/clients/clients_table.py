@@ -31,32 +31,28 @@ class Client:
     folder: Path = _HERE
 
     @property
-    def versions(self) -> str:
-        """The packages with their versions."""
-        return ", ".join(f"{package} {self._version(package)}" for package in self.packages)
-
-    def _version(self, package: str) -> str:
-        described = _HERE / "node_modules" / package / "package.json"
-        if self.folder == _NODE:
-            return str(json.loads(described.read_text(encoding="utf-8"))["version"])
-        (places,) = [[str(path)] for path in (self.folder / ".venv").glob("lib/python*/site-packages")]
-        return next(iter(distributions(name=package, path=places))).version
-
-    @property
     def title(self) -> tuple[str, str]:
-        """The client, and what is run: the first line of the tests' file."""
+        """The client, and what is run: both from the first line of the tests' file."""
         text = ast.get_docstring(ast.parse((_HERE / f"{self.tests}.py").read_text(encoding="utf-8"))) or ""
         name, _, what = text.splitlines()[0].removesuffix(".").partition(": ")
         return name, what
 
+    def version(self, package: str) -> str:
+        """The version that is installed."""
+        if self.folder == NODE:
+            described = (NODE / package / "package.json").read_text(encoding="utf-8")
+            return str(json.loads(described)["version"])
+        (places,) = [[str(path)] for path in (self.folder / ".venv").glob("lib/python*/site-packages")]
+        return next(iter(distributions(name=package, path=places))).version
 
-_NODE = _HERE / "node_modules"
+
+NODE = _HERE / "node_modules"
 CLIENTS = (
     Client("test_openai_python", ("openai",), _CHECKOUT),
-    Client("test_openai_node", ("openai",), _NODE),
+    Client("test_openai_node", ("openai",), NODE),
     Client("test_langchain", ("langchain-openai", "langchain-tests")),
     Client("test_openai_agents", ("openai-agents",)),
-    Client("test_ai_sdk", ("ai", "@ai-sdk/openai-compatible", "@ai-sdk/openai"), _NODE),
+    Client("test_ai_sdk", ("ai", "@ai-sdk/openai-compatible", "@ai-sdk/openai"), NODE),
     Client("test_instructor", ("instructor",), _HERE / "openai2"),
     Client("test_pydantic_ai", ("pydantic-ai-slim",)),
     Client("test_llama_index", ("llama-index-llms-openai-like",), _HERE / "openai2"),
@@ -100,4 +96,5 @@ def _table() -> Iterator[str]:
         counts = _outcomes_of(client)
         numbers = " | ".join(str(counts[outcome]) for outcome in ("passed", "failed", "skipped"))
         name, what = client.title
-        yield f"| {name} | {client.versions} | {what} | {numbers} |"
+        versions = ", ".join(f"{package} {client.version(package)}" for package in client.packages)
+        yield f"| {name} | {versions} | {what} | {numbers} |"

@@ -1,11 +1,15 @@
 """aider, told to do one thing: it shows the model a file, and writes what the model makes of it."""
 
+import sys
 from pathlib import Path
+
+import pytest
 
 from conftest import ServerFactory
 from demo_upstream import Reply
 from published_clients import AIDER, MODEL, run_script
 
+pytestmark = pytest.mark.skipif(sys.version_info >= (3, 13), reason="aider has no release for this Python")
 BEFORE = "The ferry leaves at noon.\n"
 AFTER = "The ferry leaves at one.\n"
 OPTIONS = ["--yes-always", "--no-git", "--no-check-update", "--analytics-disable", "--no-show-model-warnings"]
