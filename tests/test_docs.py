@@ -1,9 +1,11 @@
 """What the documents say is true: the settings' tables, the README's commands, and what must never stand anywhere."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+from itertools import starmap
 from pathlib import Path
 
 import pytest
@@ -72,18 +74,27 @@ def test_env_example_as_it_stands_is_valid(tmp_path: Path, monkeypatch: pytest.M
     assert load_settings() == load_settings(_env_file=None)
 
 
+def is_part_of(shown: object, whole: object) -> bool:
+    """Whether a JSON value has all the names that are shown, with values of these types, whatever they say."""
+    if isinstance(shown, dict) and isinstance(whole, dict):
+        return all(name in whole and is_part_of(each, whole[name]) for name, each in shown.items())
+    if isinstance(shown, list) and isinstance(whole, list):
+        return all(starmap(is_part_of, zip(shown, whole, strict=True)))
+    return type(shown) is type(whole)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_readmes_curl_works_as_pasted(server: Server, stream: bool) -> None:
-    """The curl line answers, whole and, with what the README adds, streamed."""
+    """The curl line answers, as it is shown and, with what the README adds, streamed."""
     command = code_block("bash", "v1/chat/completions").replace("http://localhost:8000", server.url)
     if stream:
         command = command.replace('{"model"', '{"stream": true, "model"').replace("curl ", "curl -N ", 1)
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60)
-    assert (
-        ("chat.completion.chunk" in answer.stdout and "[DONE]" in answer.stdout)
-        if stream
-        else '"choices"' in answer.stdout
-    )
+    if stream:
+        assert "chat.completion.chunk" in answer.stdout
+        assert "[DONE]" in answer.stdout
+    else:
+        assert is_part_of(json.loads(code_block("json", "chat.completion")), json.loads(answer.stdout))
 
 
 def test_tables_of_parameters_are_the_servers(tmp_path: Path) -> None:
@@ -117,7 +128,29 @@ def test_the_readmes_file_of_keys_is_right() -> None:
     assert (caller.name, caller.limits) == ("anna", KeyLimits(60, 4, 5.0, ("sonnet", "claude-haiku-*"), tools=False))
 
 
-def test_every_link_of_the_readme_leads_somewhere() -> None:
-    """Relative links name files of the repository."""
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (REPOSITORY / target).exists(), target
+def anchors(document: Path) -> set[str]:
+    """What a link can lead to in a document: its headings, as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+DOCUMENTS = [
+    path.relative_to(REPOSITORY).as_posix() for path in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"))
+]
+
+
+@pytest.mark.parametrize("document", sorted(DOCUMENTS))
+def test_every_link_leads_somewhere(document: str) -> None:
+    """Relative links name files of the repository, and headings in them."""
+    source = REPOSITORY / document
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", source.read_text(encoding="utf-8")):
+        path = source.parent / target if target else source
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
+
+
+def test_every_example_is_told_of() -> None:
+    """By the README; the helper of all isn't one."""
+    for example in (REPOSITORY / "examples").iterdir():
+        if example.suffix in {".py", ".sh", ".mjs"} and example.stem != "connection":
+            assert f"(examples/{example.name})" in README, example.name
