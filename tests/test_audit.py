@@ -16,7 +16,7 @@ from conftest import NOWHERE, REPOSITORY, clean_environment
 
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 BANDIT = ["-m", "bandit", "--quiet", "--configfile", "pyproject.toml", "--recursive", "."]
-LOCKS = [REPOSITORY / "poetry.lock", REPOSITORY / "tests" / "clients" / "poetry.lock"]
+LOCKS = [REPOSITORY / folder / "poetry.lock" for folder in (".", "tests/clients", "tests/clients/openai2")]
 
 
 def run(*arguments: str | Path, directory: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
