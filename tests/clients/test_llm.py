@@ -18,21 +18,13 @@ from published_clients import (
     MODEL,
     PREAMBLE,
     QUESTION,
+    documented,
     run_script,
     script_the_question,
     seen,
     went_on,
 )
 
-MODELS = """
-- model_id: claude
-  model_name: {model}
-  api_base: {url}/v1
-  can_stream: true
-  vision: true
-  supports_schema: true
-  supports_tools: true
-"""
 FUNCTIONS = """
 def get_temperature(city: str) -> str:
     "Look up the temperature in a city now."
@@ -57,7 +49,9 @@ def llm(server: Server, tmp_path: Path) -> Llm:
     """Run the command, in a home where it knows the server."""
     settings = tmp_path / ".config" / "io.datasette.llm"
     settings.mkdir(parents=True)
-    (settings / "extra-openai-models.yaml").write_text(MODELS.format(model=MODEL, url=server.url))
+    # Another model than the documented one, whose requests have nothing of Claude Code's own among the messages.
+    models = documented("yaml", "model_id", server).replace("model_name: sonnet", f"model_name: {MODEL}")
+    (settings / "extra-openai-models.yaml").write_text(models)
 
     def run(*arguments: str) -> CompletedProcess[str]:
         result = run_script("llm", ["-m", "claude", *arguments], server, tmp_path)
