@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from openai import APIConnectionError, AuthenticationError, OpenAI
+from openai import APIConnectionError, APIStatusError, AuthenticationError, OpenAI
 
 BASE_URL = os.environ.get("OPENAI_BASE_URL") or "http://localhost:8000/v1"
 API_KEY = os.environ.get("OPENAI_API_KEY") or "not-needed"
@@ -22,6 +22,10 @@ def connect() -> OpenAI:
         sys.exit(f"{BASE_URL} wants a key that it knows: put one into OPENAI_API_KEY.")
     except APIConnectionError:
         sys.exit(f"Nobody answers at {BASE_URL}. Start the server (make run), or name another in OPENAI_BASE_URL.")
+    except APIStatusError as error:
+        sys.exit(
+            f"{BASE_URL} isn't such a server's address, which ends with /v1, or can't be asked now: {error.message}"
+        )
     if not status["complete"]:
         sys.exit(f"{BASE_URL} has no login to Claude. {status['hint']}")
     return client

@@ -34,7 +34,7 @@ def main(question: str) -> None:
     try:
         client.chat.completions.create(model="no-such-model", messages=[{"role": "user", "content": question}])
     except APIStatusError as error:
-        print(f"{error.status_code} {error.code}: {error.message}")
+        print(f"{error.code}: {error.message}")
 
 
 if __name__ == "__main__":

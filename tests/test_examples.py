@@ -56,7 +56,7 @@ def test_the_sdk_shows_what_an_answer_tells(serve: ServerFactory) -> None:
     assert text == "It scatters."
     assert tokens.endswith(" tokens in, 7 out")
     assert float(cost.removeprefix("Cost, as Claude Code counts it: ")) > 0
-    assert error.startswith("404 model_not_found: ")
+    assert error.startswith("model_not_found: Error code: 404 - ")
 
 
 def test_streaming_reads_several_at_once(serve: ServerFactory) -> None:
@@ -126,6 +126,10 @@ def test_who_finds_no_server_or_no_login_is_told(serve: ServerFactory, tmp_path:
     result = begin("openai_sdk.py", "http://127.0.0.1:9")
     assert (result.returncode, result.stdout) == (1, "")
     assert "Start the server (make run)" in result.stderr
+    server = serve(api_key=KEY)
+    result = begin("openai_sdk.py", f"{server.url}/v2")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "which ends with /v1" in result.stderr
     result = begin("openai_sdk.py", serve(clean_environment(HOME=str(tmp_path)), api_key=KEY).url)
     assert (result.returncode, result.stdout) == (1, "")
     assert "has no login to Claude" in result.stderr
