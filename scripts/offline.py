@@ -28,14 +28,15 @@ def main(arguments: list[str]) -> None:
     if arguments[0] == _INSIDE:
         bring_up_loopback()
         os.execvp(arguments[1], arguments[1:])  # noqa: S606  # Our own arguments.
-    # A user may make a network only as the root of a world of its own; root needs none.
-    unshare = [shutil.which("unshare") or "unshare", "--net", *([] if os.geteuid() == 0 else ["--map-current-user"])]
+    # Whoever isn't root may make a network only in a user namespace, and needs its rights to bring up loopback there.
+    rights = [] if os.geteuid() == 0 else ["--map-current-user", "--keep-caps"]
+    inside = [shutil.which("unshare") or "unshare", "--net", *rights, sys.executable, __file__, _INSIDE]
     try:
-        subprocess.run([*unshare, "true"], check=True, capture_output=True)  # noqa: S603  # Our own arguments.
+        subprocess.run([*inside, "true"], check=True, capture_output=True)  # noqa: S603  # Our own arguments.
     except (OSError, subprocess.CalledProcessError):
         print("This machine gives out no networks: what follows could reach others.", file=sys.stderr)
         os.execvp(arguments[0], arguments)  # noqa: S606  # Our own arguments.
-    os.execv(unshare[0], [*unshare, sys.executable, __file__, _INSIDE, *arguments])  # noqa: S606  # Our own arguments.
+    os.execv(inside[0], [*inside, *arguments])  # noqa: S606  # Our own arguments.
 
 
 if __name__ == "__main__":
