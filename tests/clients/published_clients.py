@@ -29,6 +29,11 @@ PARIS = ToolCall("get_temperature", {"city": "Paris"})
 ROME = ToolCall("get_temperature", {"city": "Rome"})
 COMPARE = ToolCall("compare", {"first": "18 °C", "second": "24 °C"})
 
+CITY: dict[str, Any] = {"name": "Rome", "people": 2_700_000}
+"""What fills the programs' class of that name."""
+PROPERTIES = ["name", "people"]
+"""What a form of it has."""
+
 CONVERSATION: list[tuple[str, list[object]]] = [
     ("user", [QUESTION]),
     ("assistant", [PREAMBLE, PARIS, ROME]),
@@ -42,7 +47,7 @@ FOLLOW_UPS = 0 if os.environ.get("PROCESS_REUSE") == "off" else 2
 """How many of the three requests go on in the process that waits for them, at a server of their own."""
 
 CLIENTS = Path(__file__).parent
-"""The environment of most clients. `programs` holds what they play."""
+"""The environment of most clients; its `programs` are what all of them play."""
 OPENAI2 = CLIENTS / "openai2"
 """The environment of those that need openai-python 2."""
 AIDER = CLIENTS / "aider"
@@ -81,6 +86,23 @@ def seen(upstream: DemoUpstream) -> list[tuple[str, list[object]]]:
     return conversation
 
 
+def demanded(upstream: DemoUpstream) -> list[tuple[str, list[str]]]:
+    """What the model was held to in each request, and the properties of that.
+
+    "format", the name of the tool that it had to call, or the kind of its choice, with the properties of the only tool.
+    """
+    forms: list[tuple[str, list[str]]] = []
+    for request in upstream.messages_requests():
+        tools = request.body.get("tools", [])
+        choice = request.body.get("tool_choice", {})
+        kind = choice.get("name") or choice.get("type", "nothing")
+        schemas = [tool["input_schema"] for tool in tools if len(tools) == 1 or tool["name"] == kind]
+        if wanted := request.body.get("output_config", {}).get("format"):
+            kind, schemas = "format", [wanted["schema"]]
+        forms.append((kind, sorted(name for schema in schemas for name in schema.get("properties", {}))))
+    return forms
+
+
 def went_on(server: Server) -> int:
     """How many requests went on in a process that waited for them, or that held their conversation."""
     leases = httpx.get(f"{server.url}/v1/pool", timeout=10).json()["leases"]
@@ -102,8 +124,8 @@ def _shown(block: dict[str, Any]) -> object:
 def run_python(
     arguments: Sequence[str], server: Server, home: Path, environment: Path = CLIENTS
 ) -> subprocess.CompletedProcess[str]:
-    """Run an environment's Python in its folder `programs`, as `_run` says."""
-    return _run([str(environment / ".venv/bin/python"), *arguments], environment / "programs", server, home)
+    """Run an environment's Python in the folder `programs`, as `_run` says."""
+    return _run([str(environment / ".venv/bin/python"), *arguments], CLIENTS / "programs", server, home)
 
 
 def run_script(

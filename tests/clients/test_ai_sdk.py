@@ -10,11 +10,14 @@ from conftest import ServerFactory
 from demo_upstream import Gate, Reply
 from published_clients import (
     ANSWER,
+    CITY,
     CONVERSATION,
     FOLLOW_UPS,
     MODEL,
     PREAMBLE,
+    PROPERTIES,
     QUESTION,
+    demanded,
     printed,
     run_node,
     script_the_question,
@@ -48,10 +51,10 @@ def test_tools_run_until_the_answer(serve: ServerFactory, tmp_path: Path, provid
 def test_answers_are_objects(serve: ServerFactory, tmp_path: Path, provider: str) -> None:
     """Whole, and in parts that grow."""
     server = serve()
-    city = {"name": "Rome", "people": 2_700_000}
-    server.upstream.script(Reply(text=json.dumps(city)), times=2)
+    server.upstream.script(Reply(text=json.dumps(CITY)), times=2)
     result = printed(run_node(["ai_sdk.mjs", MODEL, QUESTION, provider, "object"], server, tmp_path))
-    assert (result["whole"], result["parts"][-1]) == (city, city)
+    assert (result["whole"], result["parts"][-1]) == (CITY, CITY)
+    assert demanded(server.upstream) == [("format", PROPERTIES)] * 2
     assert len(result["parts"]) > 1
 
 

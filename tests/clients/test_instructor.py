@@ -8,11 +8,10 @@ import pytest
 
 from conftest import ServerFactory
 from demo_upstream import Reply, ToolCall
-from published_clients import MODEL, OPENAI2, QUESTION, printed, run_python
+from published_clients import CITY, MODEL, OPENAI2, PROPERTIES, QUESTION, demanded, printed, run_python
 
 Json = dict[str, Any]
 
-ROME: Json = {"name": "Rome", "people": 2_700_000}
 PARIS: Json = {"name": "Paris", "people": 2_100_000}
 TIBER: Json = {"name": "Tiber", "kilometres": 405}
 
@@ -27,23 +26,33 @@ def reply_in(mode: str, name: str, value: Json) -> Reply:
     return Reply(text=f"```json\n{text}\n```" if mode == "MD_JSON" else text)
 
 
-@pytest.mark.parametrize("mode", ["TOOLS", "TOOLS_STRICT", "JSON", "JSON_SCHEMA", "MD_JSON"])
+FORMS: dict[str, list[tuple[str, list[str]]]] = {
+    "TOOLS": [("City", PROPERTIES), ("PartialCity", PROPERTIES), ("IterableCity", ["tasks"])],
+    "TOOLS_STRICT": [("City", PROPERTIES), ("PartialCity", PROPERTIES), ("IterableCity", ["tasks"])],
+    "JSON": [("auto", [])] * 3,
+    "JSON_SCHEMA": [("format", PROPERTIES), ("format", PROPERTIES), ("format", ["tasks"])],
+    "MD_JSON": [("nothing", [])] * 3,
+}
+
+
+@pytest.mark.parametrize("mode", FORMS)
 def test_objects_whole_in_parts_and_several(serve: ServerFactory, tmp_path: Path, mode: str) -> None:
     """Each mode has its own way to ask, and to read what comes."""
     server = serve()
-    for name, value in [("City", ROME), ("City", ROME), ("IterableCity", {"tasks": [ROME, PARIS]})]:
+    for name, value in [("City", CITY), ("City", CITY), ("IterableCity", {"tasks": [CITY, PARIS]})]:
         server.upstream.script(reply_in(mode, name, value))
     arguments = ["instructor_modes.py", MODEL, QUESTION, mode]
     result = printed(run_python(arguments, server, tmp_path, OPENAI2))
-    assert (result["whole"], result["several"]) == (ROME, [ROME, PARIS])
-    assert result["parts"][-1] == ROME
+    assert (result["whole"], result["several"]) == (CITY, [CITY, PARIS])
+    assert result["parts"][-1] == CITY
     assert {"name": "Rome", "people": None} in result["parts"]
+    assert demanded(server.upstream) == FORMS[mode]
 
 
 def test_calls_side_by_side(serve: ServerFactory, tmp_path: Path) -> None:
     """Objects of two kinds, each by a call of its own."""
     server = serve()
-    server.upstream.script(Reply(tool_calls=[ToolCall("City", ROME), ToolCall("River", TIBER)]))
+    server.upstream.script(Reply(tool_calls=[ToolCall("City", CITY), ToolCall("River", TIBER)]))
     arguments = ["instructor_modes.py", MODEL, QUESTION, "PARALLEL_TOOLS"]
     result = printed(run_python(arguments, server, tmp_path, OPENAI2))
-    assert result == {"several": [["City", ROME], ["River", TIBER]]}
+    assert result == {"several": [["City", CITY], ["River", TIBER]]}

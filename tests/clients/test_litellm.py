@@ -7,18 +7,19 @@ from conftest import ServerFactory
 from demo_upstream import Reply
 from published_clients import (
     ANSWER,
+    CITY,
     CONVERSATION,
     FOLLOW_UPS,
     MODEL,
+    PROPERTIES,
     QUESTION,
+    demanded,
     printed,
     run_python,
     script_the_question,
     seen,
     went_on,
 )
-
-CITY = {"name": "Rome", "people": 2_700_000}
 
 
 def test_functions_are_called_until_the_answer(serve: ServerFactory, tmp_path: Path) -> None:
@@ -48,6 +49,7 @@ def test_answers_are_objects(serve: ServerFactory, tmp_path: Path) -> None:
     assert printed(run_python(["litellm_completion.py", MODEL, QUESTION, "object"], server, tmp_path)) == {
         "answer": CITY
     }
+    assert demanded(server.upstream) == [("format", PROPERTIES)]
 
 
 def test_errors_are_litellms(serve: ServerFactory, tmp_path: Path) -> None:

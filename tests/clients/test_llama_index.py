@@ -8,19 +8,20 @@ from conftest import ServerFactory
 from demo_upstream import Reply, ToolCall
 from published_clients import (
     ANSWER,
+    CITY,
     CONVERSATION,
     FOLLOW_UPS,
     MODEL,
     OPENAI2,
+    PROPERTIES,
     QUESTION,
+    demanded,
     printed,
     run_python,
     script_the_question,
     seen,
     went_on,
 )
-
-CITY = {"name": "Rome", "people": 2_700_000}
 
 
 @pytest.mark.parametrize("mode", ["chat", "stream", "picture"])
@@ -55,3 +56,4 @@ def test_answers_are_objects(serve: ServerFactory, tmp_path: Path) -> None:
     server.upstream.script(Reply(tool_calls=[ToolCall("City", CITY)]))
     result = printed(run_python(["llama_index_openai_like.py", MODEL, QUESTION, "object"], server, tmp_path, OPENAI2))
     assert result == {"answer": CITY}
+    assert demanded(server.upstream) == [("any", PROPERTIES)]

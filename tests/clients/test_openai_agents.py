@@ -9,15 +9,18 @@ from conftest import ServerFactory
 from demo_upstream import Reply, ToolCall
 from published_clients import (
     ANSWER,
+    CITY,
     COMPARE,
     COMPARISON,
     FOLLOW_UPS,
     MODEL,
     PARIS,
     PREAMBLE,
+    PROPERTIES,
     QUESTION,
     ROME,
     TEMPERATURES,
+    demanded,
     printed,
     run_python,
     script_the_question,
@@ -71,7 +74,7 @@ def test_an_agent_hands_over_to_one_with_functions(serve: ServerFactory, tmp_pat
 def test_answers_are_objects(serve: ServerFactory, tmp_path: Path) -> None:
     """Of an agent with an output type."""
     server = serve()
-    city = {"name": "Rome", "people": 2_700_000}
-    server.upstream.script(Reply(text=json.dumps(city)), times=2)
+    server.upstream.script(Reply(text=json.dumps(CITY)), times=2)
     result = printed(run_python(["openai_agents.py", MODEL, QUESTION, "typed"], server, tmp_path))
-    assert result == {"whole": city, "streamed": city}
+    assert result == {"whole": CITY, "streamed": CITY}
+    assert demanded(server.upstream) == [("format", PROPERTIES)] * 2

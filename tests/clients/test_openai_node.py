@@ -9,11 +9,14 @@ from conftest import ServerFactory
 from demo_upstream import Reply
 from published_clients import (
     ANSWER,
+    CITY,
     CONVERSATION,
     FOLLOW_UPS,
     MODEL,
     PREAMBLE,
+    PROPERTIES,
     QUESTION,
+    demanded,
     printed,
     run_node,
     script_the_question,
@@ -42,11 +45,11 @@ def test_run_tools_runs_until_the_answer(serve: ServerFactory, tmp_path: Path, m
 def test_create_stream_and_parse(serve: ServerFactory, tmp_path: Path) -> None:
     """A text, a text in pieces, and an object that zod describes."""
     server = serve()
-    city = {"name": "Rome", "people": 2_700_000}
-    for text in (ANSWER, ANSWER, json.dumps(city)):
+    for text in (ANSWER, ANSWER, json.dumps(CITY)):
         server.upstream.script(Reply(text=text))
     result = printed(run_node(["openai_node.mjs", MODEL, QUESTION, "create"], server, tmp_path))
-    assert (result["whole"], "".join(result["pieces"]), result["parsed"]) == (ANSWER, ANSWER, city)
+    assert (result["whole"], "".join(result["pieces"]), result["parsed"]) == (ANSWER, ANSWER, CITY)
+    assert demanded(server.upstream)[-1] == ("format", PROPERTIES)
     assert len(result["pieces"]) > 3
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from conftest import Server, ServerFactory
 from demo_upstream import Reply
-from published_clients import ANSWER, MODEL, QUESTION
+from published_clients import ANSWER, CITY, MODEL, PROPERTIES, QUESTION, demanded
 
 
 class City(BaseModel):
@@ -18,7 +18,7 @@ class City(BaseModel):
     people: int
 
 
-ROME = City(name="Rome", people=2_700_000)
+ROME = City.model_validate(CITY)
 ASKED: Any = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}]}
 
 
@@ -35,6 +35,7 @@ def test_create_parse_and_stream(server: Server) -> None:
     with client.chat.completions.stream(**ASKED, response_format=City) as stream:
         kinds = {event.type for event in stream}
         assert stream.get_final_completion().choices[0].message.parsed == ROME
+    assert demanded(server.upstream)[1:] == [("format", PROPERTIES)] * 2
     assert kinds >= {"chunk", "content.delta", "content.done"}
 
     server.upstream.script(Reply(text=ANSWER))
@@ -59,6 +60,7 @@ async def test_create_parse_and_stream_async(server: Server) -> None:
         server.upstream.script(Reply(text=ROME.model_dump_json()))
         async with client.chat.completions.stream(**ASKED, response_format=City) as stream:
             assert (await stream.get_final_completion()).choices[0].message.parsed == ROME
+    assert demanded(server.upstream)[1:] == [("format", PROPERTIES)] * 2
 
 
 ERRORS: list[tuple[int, type[openai.APIStatusError], int]] = [

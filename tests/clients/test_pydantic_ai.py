@@ -9,18 +9,19 @@ from conftest import ServerFactory
 from demo_upstream import Reply, ToolCall
 from published_clients import (
     ANSWER,
+    CITY,
     CONVERSATION,
     FOLLOW_UPS,
     MODEL,
+    PROPERTIES,
     QUESTION,
+    demanded,
     printed,
     run_python,
     script_the_question,
     seen,
     went_on,
 )
-
-CITY = {"name": "Rome", "people": 2_700_000}
 
 
 @pytest.mark.parametrize("mode", ["run", "stream"])
@@ -38,7 +39,14 @@ def test_an_agent_calls_functions_until_the_answer(serve: ServerFactory, tmp_pat
     assert went_on(server) == FOLLOW_UPS
 
 
-@pytest.mark.parametrize("mode", ["native", "prompted", "tool"])
+FORMS: dict[str, tuple[str, list[str]]] = {
+    "native": ("format", PROPERTIES),
+    "prompted": ("auto", []),
+    "tool": ("any", PROPERTIES),
+}
+
+
+@pytest.mark.parametrize("mode", FORMS)
 def test_answers_are_objects(serve: ServerFactory, tmp_path: Path, mode: str) -> None:
     """Whole and streamed: held to by the API, asked for in words, or as the input of a function."""
     server = serve()
@@ -47,6 +55,7 @@ def test_answers_are_objects(serve: ServerFactory, tmp_path: Path, mode: str) ->
     server.upstream.script(reply, times=None)
     result = printed(run_python(["pydantic_ai_agent.py", MODEL, QUESTION, mode], server, tmp_path))
     assert result == {"whole": CITY, "streamed": CITY}
+    assert demanded(server.upstream) == [FORMS[mode]] * 2
 
 
 def test_pictures_and_documents_arrive(serve: ServerFactory, tmp_path: Path) -> None:

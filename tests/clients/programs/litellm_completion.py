@@ -12,28 +12,10 @@ from typing import Any
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # Else it looks for prices in the net first.
 
 import litellm
+from functions import City, compare, get_temperature
 from openai import OpenAIError
-from pydantic import BaseModel
 
-TEMPERATURES = {"Paris": "18 °C", "Rome": "24 °C"}
 TEXT = {"type": "string"}
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-    people: int
-
-
-def compare(first: str, second: str) -> str:
-    """Tell which of two temperatures is higher, and by how much."""
-    return f"the second, by {int(second.removesuffix(' °C')) - int(first.removesuffix(' °C'))} °C"
-
-
-def get_temperature(city: str) -> str:
-    """Look up the temperature in a city now."""
-    return TEMPERATURES[city]
 
 
 FUNCTIONS: dict[str, Callable[..., str]] = {"get_temperature": get_temperature, "compare": compare}

@@ -21,28 +21,7 @@ from agents import (
     set_default_openai_api,
     set_tracing_disabled,
 )
-from pydantic import BaseModel
-
-TEMPERATURES = {"Paris": "18 °C", "Rome": "24 °C"}
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-    people: int
-
-
-@function_tool
-def get_temperature(city: str) -> str:
-    """Look up the temperature in a city now."""
-    return TEMPERATURES[city]
-
-
-@function_tool
-def compare(first: str, second: str) -> str:
-    """Tell which of two temperatures is higher, and by how much."""
-    return f"the second, by {int(second.removesuffix(' °C')) - int(first.removesuffix(' °C'))} °C"
+from functions import City, compare, get_temperature
 
 
 def reception(model: str) -> Agent:
@@ -52,7 +31,7 @@ def reception(model: str) -> Agent:
         name="Weather",
         handoff_description="Knows temperatures.",
         instructions="You know temperatures.",
-        tools=[get_temperature, compare],
+        tools=[function_tool(get_temperature), function_tool(compare)],
         model=model,
         model_settings=settings,
     )

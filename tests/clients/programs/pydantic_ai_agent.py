@@ -6,11 +6,10 @@ pydantic_ai_agent.py MODEL QUESTION run|stream|native|prompted|tool|picture
 import asyncio
 import json
 import sys
-from base64 import b64decode
 from dataclasses import asdict
 from typing import Any
 
-from pydantic import BaseModel
+from functions import DOT, City, compare, get_temperature
 from pydantic_ai import (
     Agent,
     AgentRunResultEvent,
@@ -22,27 +21,6 @@ from pydantic_ai import (
     ToolOutput,
 )
 from pydantic_ai.models.openai import OpenAIChatModel
-
-TEMPERATURES = {"Paris": "18 °C", "Rome": "24 °C"}
-DOT = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-    people: int
-
-
-def get_temperature(city: str) -> str:
-    """Look up the temperature in a city now."""
-    return TEMPERATURES[city]
-
-
-def compare(first: str, second: str) -> str:
-    """Tell which of two temperatures is higher, and by how much."""
-    return f"the second, by {int(second.removesuffix(' °C')) - int(first.removesuffix(' °C'))} °C"
-
 
 OUTPUTS: dict[str, Any] = {"native": NativeOutput(City), "prompted": PromptedOutput(City), "tool": ToolOutput(City)}
 

@@ -7,33 +7,12 @@ import asyncio
 import json
 import os
 import sys
-from base64 import b64decode
 from typing import Any
 
+from functions import DOT, City, compare, get_temperature
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
 from llama_index.llms.openai_like import OpenAILike
-from pydantic import BaseModel
-
-TEMPERATURES = {"Paris": "18 °C", "Rome": "24 °C"}
-DOT = b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-    people: int
-
-
-def get_temperature(city: str) -> str:
-    """Look up the temperature in a city now."""
-    return TEMPERATURES[city]
-
-
-def compare(first: str, second: str) -> str:
-    """Tell which of two temperatures is higher, and by how much."""
-    return f"the second, by {int(second.removesuffix(' °C')) - int(first.removesuffix(' °C'))} °C"
 
 
 async def chat(model: OpenAILike, question: str) -> dict[str, Any]:

@@ -9,15 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import instructor
+from functions import City
 from openai import OpenAI
 from pydantic import BaseModel
-
-
-class City(BaseModel):
-    """A city."""
-
-    name: str
-    people: int
 
 
 class River(BaseModel):
