@@ -14,10 +14,16 @@ API_KEY = os.environ.get("OPENAI_API_KEY") or "not-needed"
 
 
 def connect() -> OpenAI:
-    """Make a client. Ends the program, in words, where the server can't be reached or wouldn't answer."""
-    client = OpenAI(base_url=BASE_URL, api_key=API_KEY)
+    """Make a client, once the server is checked."""
+    check_server()
+    return OpenAI(base_url=BASE_URL, api_key=API_KEY)
+
+
+def check_server() -> None:
+    """End the program, in words, where the server can't be reached or wouldn't answer."""
     try:
-        status: Any = client.get("/auth/status", cast_to=object)
+        with OpenAI(base_url=BASE_URL, api_key=API_KEY) as client:
+            status: Any = client.get("/auth/status", cast_to=object)
     except AuthenticationError:
         sys.exit(f"{BASE_URL} wants a key that it knows: put one into OPENAI_API_KEY.")
     except APIConnectionError:
@@ -28,4 +34,3 @@ def connect() -> OpenAI:
         )
     if not status["complete"]:
         sys.exit(f"{BASE_URL} has no login to Claude. {status['hint']}")
-    return client

@@ -3,20 +3,11 @@
 #
 #     examples/curl_example.sh
 #
-# OPENAI_BASE_URL is the server (http://localhost:8000/v1), OPENAI_API_KEY one of its keys, where it has any.
+# Which server, and with which key: see connection.sh.
 set -euo pipefail
-base_url=${OPENAI_BASE_URL:-http://localhost:8000/v1}
+source "$(dirname "$0")/connection.sh"
 
-ask() {
-    curl --silent --show-error --no-buffer --header "Authorization: Bearer ${OPENAI_API_KEY:-not-needed}" \
-        --header 'Content-Type: application/json' "$@"
-}
-
-status=$(ask --output /dev/null --write-out '%{http_code}' "$base_url/auth/status")
-if [ "$status" = 401 ]; then
-    echo "$base_url wants a key that it knows: put one into OPENAI_API_KEY." >&2
-    exit 1
-fi
+check_server
 
 echo '--- The models'
 ask "$base_url/models"

@@ -8,7 +8,7 @@ Which server, and with which key: see connection.py.
 
 import sys
 
-from connection import API_KEY, BASE_URL, connect
+from connection import API_KEY, BASE_URL, check_server
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
@@ -47,5 +47,5 @@ def main(city: str) -> None:
 
 
 if __name__ == "__main__":
-    connect().close()
+    check_server()
     main(" ".join(sys.argv[1:]) or "Rome")

@@ -22,7 +22,7 @@ def main() -> None:
         print(f"> {text}\n{answer.choices[0].message.content}")
 
     session: Any = client.get(f"/sessions/{session_id}", cast_to=object)
-    print(f"{session['turn_count']} turns, {session['message_count']} messages, {session['cost_usd']} USD")
+    print(f"{session['turn_count']} turns, {session['message_count']} messages, {session['cost_usd']:.5f} USD")
     client.delete(f"/sessions/{session_id}", cast_to=object)
     print("Forgotten.")
 

@@ -9,7 +9,7 @@ Which server, and with which key: see connection.py.
 import asyncio
 import sys
 
-from connection import API_KEY, BASE_URL, connect
+from connection import API_KEY, BASE_URL, check_server
 from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
@@ -46,5 +46,5 @@ async def main(questions: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    connect().close()
+    check_server()
     asyncio.run(main(sys.argv[1:] or ["Name a river.", "Name a lake."]))

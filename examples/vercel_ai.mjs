@@ -9,17 +9,25 @@ import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, isStepCount, Output, streamText, tool } from "ai";
 import { z } from "zod";
 
-const baseURL = process.env.OPENAI_BASE_URL || "http://localhost:8000/v1";
+const baseURL = (process.env.OPENAI_BASE_URL || "http://localhost:8000/v1").replace(/\/$/, "");
 const apiKey = process.env.OPENAI_API_KEY || "not-needed";
 
-const status = await fetch(`${baseURL}/auth/status`, { headers: { Authorization: `Bearer ${apiKey}` } });
-if (status.status === 401) {
-  console.error(`${baseURL} wants a key that it knows: put one into OPENAI_API_KEY.`);
+// Ends the program, in words, where the server can't be reached or wouldn't answer.
+async function checkServer() {
+  const headers = { Authorization: `Bearer ${apiKey}` };
+  const answer = await fetch(`${baseURL}/auth/status`, { headers }).catch(() => null);
+  const status = await answer?.json().catch(() => null);
+  if (answer?.ok && status?.complete) return;
+  if (!answer) console.error(`Nobody answers at ${baseURL}. Start the server (make run), or name another in OPENAI_BASE_URL.`);
+  else if (answer.status === 401) console.error(`${baseURL} wants a key that it knows: put one into OPENAI_API_KEY.`);
+  else if (answer.ok && status) console.error(`${baseURL} has no login to Claude. ${status.hint}`);
+  else console.error(`${baseURL} isn't such a server's address, which ends with /v1, or can't answer now.`);
   process.exit(1);
 }
 
+await checkServer();
 const model = createOpenAICompatible({ name: "claude", baseURL, apiKey, supportsStructuredOutputs: true })("sonnet");
-const city = process.argv[2] ?? "Rome";
+const city = process.argv.slice(2).join(" ") || "Rome";
 
 for await (const text of streamText({ model, prompt: `What is ${city} known for?` }).textStream) {
   process.stdout.write(text);

@@ -16,16 +16,22 @@ from demo_upstream import Reply, ToolCall
 
 KEY = "a-key-of-the-tests"
 # What they need is installed in tests/clients, where they are run; and what isn't run at all.
-ELSEWHERE = {"langchain_chat.py", "connection.py"}
+ELSEWHERE = {"langchain_chat.py", "connection.py", "connection.sh"}
 
 
-def begin(example: str, server_url: str, *arguments: str, key: str = KEY) -> subprocess.CompletedProcess[str]:
-    """Run an example to its end."""
+Ended = subprocess.CompletedProcess[str]
+
+
+def begin(
+    example: str, server_url: str, *arguments: str, key: str | None = KEY, slash: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run an example to its end, with a key or without."""
+    keys = {} if key is None else {"OPENAI_API_KEY": key}
     interpreter = "bash" if example.endswith(".sh") else sys.executable
     return subprocess.run(
         [interpreter, f"examples/{example}", *arguments],
         cwd=REPOSITORY,
-        env=clean_environment(OPENAI_BASE_URL=f"{server_url}/v1", OPENAI_API_KEY=key, PYTHONUTF8="1"),
+        env=clean_environment(OPENAI_BASE_URL=f"{server_url}/v1{slash}", **keys, PYTHONUTF8="1"),
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -107,32 +113,43 @@ def test_curl_continues_a_session(serve: ServerFactory) -> None:
     assert said_by_the_user(server) == ["My name is Ada.", "What is my name?"]
 
 
-EXAMPLES = sorted(path.name for path in (REPOSITORY / "examples").iterdir() if path.suffix in {".py", ".sh"})
+FILES = sorted(path.name for path in (REPOSITORY / "examples").iterdir() if path.suffix in {".py", ".sh"})
+EXAMPLES = pytest.mark.parametrize("example", [name for name in FILES if name not in ELSEWHERE])
+ARGUMENTS = {"vision.py": ["What is this?", "https://images.invalid/b.jpg"]}
 
 
-@pytest.mark.parametrize("example", [name for name in EXAMPLES if name not in ELSEWHERE])
-def test_who_has_no_key_is_told_where_it_goes(serve: ServerFactory, example: str) -> None:
+@EXAMPLES
+def test_a_server_without_keys_wants_none(serve: ServerFactory, example: str) -> None:
+    """Each ends well, with nothing but the server's address."""
+    result = begin(example, serve().url, *ARGUMENTS.get(example, []), key=None)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("key", [None, "wrong"])
+@EXAMPLES
+def test_who_has_no_key_is_told_where_it_goes(serve: ServerFactory, example: str, key: str | None) -> None:
     """Before anything is asked."""
     server = serve(api_key=KEY)
-    result = begin(example, server.url, "What is this?", "https://images.invalid/b.jpg", key="wrong")
+    result = begin(example, server.url, *ARGUMENTS.get(example, []), key=key)
     assert result.returncode == 1
     assert "put one into OPENAI_API_KEY" in result.stderr
     assert "Traceback" not in result.stderr
     assert server.upstream.messages_requests() == []
 
 
-def test_who_finds_no_server_or_no_login_is_told(serve: ServerFactory, tmp_path: Path) -> None:
-    """In a line that says what to do."""
-    result = begin("openai_sdk.py", "http://127.0.0.1:9")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "Start the server (make run)" in result.stderr
-    server = serve(api_key=KEY)
-    result = begin("openai_sdk.py", f"{server.url}/v2")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "which ends with /v1" in result.stderr
-    result = begin("openai_sdk.py", serve(clean_environment(HOME=str(tmp_path)), api_key=KEY).url)
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "has no login to Claude" in result.stderr
+@pytest.mark.parametrize("example", ["openai_sdk.py", "curl_example.sh", "session_curl_example.sh"])
+def test_who_finds_no_server_or_no_login_is_told(serve: ServerFactory, tmp_path: Path, example: str) -> None:
+    """In a line that says what to do; also where the address is another's, while a slash at its end does no harm."""
+    server, other = serve(api_key=KEY), serve(clean_environment(HOME=str(tmp_path)), api_key=KEY)
+    for url, hint in (
+        ("http://127.0.0.1:9", "Start the server (make run)"),
+        (f"{server.url}/v2", "which ends with /v1"),
+        (other.url, "has no login to Claude"),
+    ):
+        result = begin(example, url)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert hint in result.stderr
+    assert begin(example, server.url, slash="/").returncode == 0
 
 
 def test_function_calling_runs_its_functions_until_the_answer(serve: ServerFactory) -> None:
