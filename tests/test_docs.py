@@ -128,6 +128,22 @@ def test_the_readmes_file_of_keys_is_right() -> None:
     assert (caller.name, caller.limits) == ("anna", KeyLimits(60, 4, 5.0, ("sonnet", "claude-haiku-*"), tools=False))
 
 
+def figures(row: str) -> tuple[float, float]:
+    """What the README's table has for a process for every request, and for this server."""
+    (cells,) = re.findall(rf"^\| {row} \|([^|]+)\|([^|]+)\|", README, re.MULTILINE)
+    slow, fast = (float(cell.removesuffix(" ms ").strip()) for cell in cells)
+    return slow, fast
+
+
+def test_the_readmes_first_screen_has_the_figures_of_its_table() -> None:
+    """And the ratios are those of the figures, rounded down."""
+    slow, fast = figures("first text, a new conversation")
+    few, many = figures("requests a second, 8 clients")
+    assert f"takes {fast:g} ms instead of the {slow:g} ms" in README
+    assert f"{many:g} requests a second instead of {few:g}" in README
+    assert f"{int(slow / fast)} times sooner, {int(many / few)} times as many" in README
+
+
 def anchors(document: Path) -> set[str]:
     """What a link can lead to in a document: its headings, as GitHub names them."""
     headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)

@@ -16,23 +16,27 @@ PARIS: Json = {"name": "Paris", "people": 2_100_000}
 TIBER: Json = {"name": "Tiber", "kilometres": 405}
 
 
+BY_TOOLS = [("City", PROPERTIES), ("PartialCity", PROPERTIES), ("IterableCity", ["tasks"])]
+BY_FORMAT = [("format", PROPERTIES), ("format", PROPERTIES), ("format", ["tasks"])]
+FORMS: dict[str, list[tuple[str, list[str]]]] = {
+    "TOOLS": BY_TOOLS,
+    "TOOLS_STRICT": BY_TOOLS,
+    "FUNCTIONS": BY_TOOLS,
+    "JSON": [("auto", [])] * 3,
+    "JSON_SCHEMA": BY_FORMAT,
+    "JSON_O1": BY_FORMAT,
+    "MD_JSON": [("nothing", [])] * 3,
+}
+
+
 def reply_in(mode: str, name: str, value: Json) -> Reply:
     """How the model answers: as a function's input, as JSON that the API holds to, or as JSON in its text."""
-    if mode.startswith("TOOLS"):
+    if FORMS[mode] is BY_TOOLS:
         return Reply(tool_calls=[ToolCall(name, value)])
     if mode == "JSON":
         return Reply(tool_calls=[ToolCall("StructuredOutput", value)])
     text = json.dumps(value)
     return Reply(text=f"```json\n{text}\n```" if mode == "MD_JSON" else text)
-
-
-FORMS: dict[str, list[tuple[str, list[str]]]] = {
-    "TOOLS": [("City", PROPERTIES), ("PartialCity", PROPERTIES), ("IterableCity", ["tasks"])],
-    "TOOLS_STRICT": [("City", PROPERTIES), ("PartialCity", PROPERTIES), ("IterableCity", ["tasks"])],
-    "JSON": [("auto", [])] * 3,
-    "JSON_SCHEMA": [("format", PROPERTIES), ("format", PROPERTIES), ("format", ["tasks"])],
-    "MD_JSON": [("nothing", [])] * 3,
-}
 
 
 @pytest.mark.parametrize("mode", FORMS)

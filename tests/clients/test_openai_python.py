@@ -6,7 +6,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from conftest import Server, ServerFactory
+from conftest import NOWHERE, Server, ServerFactory
 from demo_upstream import Reply
 from published_clients import ANSWER, CITY, MODEL, PROPERTIES, QUESTION, demanded
 
@@ -66,11 +66,15 @@ async def test_create_parse_and_stream_async(server: Server) -> None:
 ERRORS: list[tuple[int, type[openai.APIStatusError], int]] = [
     (400, openai.BadRequestError, 400),
     (401, openai.AuthenticationError, 401),
+    (402, openai.APIStatusError, 402),
     (403, openai.PermissionDeniedError, 403),
     (404, openai.NotFoundError, 404),
+    (409, openai.ConflictError, 409),
     (413, openai.APIStatusError, 413),
     (429, openai.RateLimitError, 429),
     (500, openai.InternalServerError, 500),
+    (502, openai.InternalServerError, 502),
+    (504, openai.InternalServerError, 504),
     (529, openai.InternalServerError, 503),
 ]
 
@@ -91,6 +95,29 @@ def test_every_error_has_its_class(
     assert caught.value.body.keys() >= {"message", "type", "param", "code"}
 
 
+@pytest.mark.asyncio
+async def test_errors_of_the_server_itself_have_their_classes(serve: ServerFactory) -> None:
+    """A wrong key, an unknown model, a body over its limit, a time that is over, and an address over its limit."""
+    limits: dict[str, Any] = {"rate_limit_enabled": True, "rate_limit_chat_per_minute": 4, "max_request_size": 2000}
+    server = serve(api_key="right", max_timeout=2000, **limits)
+    server.upstream.script(Reply(hang=True), times=None)
+    options: Any = {"base_url": f"{server.url}/v1", "max_retries": 0}
+    async with openai.AsyncOpenAI(api_key="wrong", **options) as stranger:
+        with pytest.raises(openai.AuthenticationError):
+            await stranger.chat.completions.create(**ASKED)
+    async with openai.AsyncOpenAI(api_key="right", **options) as client:
+        ask = client.chat.completions.create
+        with pytest.raises(openai.NotFoundError):
+            await ask(**{**ASKED, "model": "no-such-model"})
+        with pytest.raises(openai.APIStatusError, match="413"):
+            await ask(model=MODEL, messages=[{"role": "user", "content": "x" * 2000}])
+        with pytest.raises(openai.InternalServerError) as caught:
+            await ask(**ASKED)
+        assert caught.value.status_code == 504
+        with pytest.raises(openai.RateLimitError):
+            await ask(**ASKED)
+
+
 def test_a_stream_that_breaks_off_is_an_error(server: Server) -> None:
     """What was written arrives, and then the error; a stream that can't be trusted never just ends."""
     server.upstream.script(Reply(text=ANSWER, error_after=3))
@@ -108,7 +135,7 @@ def test_who_is_not_answered_in_time_is_told(server: Server) -> None:
     with pytest.raises(openai.APITimeoutError):
         server.client(timeout=0.5).chat.completions.create(**ASKED)
     with pytest.raises(openai.APIConnectionError):
-        openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="any", max_retries=0).chat.completions.create(**ASKED)
+        openai.OpenAI(base_url=f"{NOWHERE}/v1", api_key="any", max_retries=0).chat.completions.create(**ASKED)
 
 
 def test_what_can_be_tried_again_is(serve: ServerFactory) -> None:
