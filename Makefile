@@ -35,7 +35,7 @@ run: .venv/.installed ## Start the server with your Claude login (ARGS="9000 --h
 demo: .venv/.installed ## Start the server on a stand-in for the model: no account needed (ARGS="9000")
 	@exec $(RUN) main.py --demo $(ARGS)
 
-# On every core; a file's tests stay together, for they share servers. Parts of the suite can't reach the whole's
+# On up to four cores, each with servers of its own; a file's tests stay together, for they share some. Parts of the suite can't reach the whole's
 # coverage, so ARGS is without the gate, and in one process, which is easier to watch.
 test: install ## Run all tests and hold the branch coverage (ARGS="tests/test_main.py -x": only these, ungated)
 ifeq ($(strip $(ARGS)),)
@@ -50,7 +50,7 @@ endif
 
 # Where the machine allows it in a network without other machines, so that nobody's client can ask elsewhere.
 clients: install ## Run the published clients, and write the table of what they said into COMPATIBILITY.md
-	PYTHONPATH=$(CLIENTS) $(RUN) scripts/offline.py $(RUN) -m pytest -p clients_table $(PARALLEL) $(CLIENTS) $(ARGS)
+	PYTHONPATH=$(CLIENTS) $(RUN) scripts/offline.py $(RUN) -m pytest -p clients_table $(PARALLEL) $(CLIENTS)
 
 soak: .venv/.installed ## Play all kinds of clients at once, with faults, and print a table (ARGS=10: minutes)
 	PYTHONPATH=. $(RUN) bench/soak.py $(ARGS)

@@ -92,7 +92,7 @@ def test_a_server_that_cant_start_is_reported_and_left_out(serve: ServerFactory,
         ({ALLOWED: "mcp__one", CHOICE: "two"}, "two__forget two__note"),
         ({"X-Claude-Disallowed-Tools": "mcp__one"}, "two__forget two__note"),
     ],
-    ids=str,
+    ids=str,  # Of sets they would differ from process to process.
 )
 def test_requests_choose_servers(serve: ServerFactory, tmp_path: Path, headers: Mapping[str, str], names: str) -> None:
     """All of them by default; a header names some, or takes some away."""

@@ -58,7 +58,7 @@ def granted(options: AgentOptions, of_session: Narrowing = ALL_TOOLS, limits: Ke
         (Narrowing(denied=("mcp__b__x",)), None, "Glob Read mcp__a mcp__b"),
         (ALL_TOOLS, (), "Glob Read"),
     ],
-    ids=str,
+    ids=str,  # Of sets they would differ from process to process.
 )
 def test_a_request_takes_away(narrowing: Narrowing, servers: tuple[str, ...] | None, names: str) -> None:
     """Tools by their names, servers by theirs."""

@@ -65,25 +65,26 @@ _outcomes: dict[str, Counter[str]] = {}
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Count, for each file, how its tests ended, or those that a test ran."""
+    """Count, for each file, how its tests ended, and those that a test ran."""
     if report.when == "call" or report.outcome != "passed":
         told = dict(report.user_properties).get(COUNTS)
-        outcomes = told if isinstance(told, dict) else {report.outcome: 1}
+        outcomes: Counter[str] = Counter(told if isinstance(told, dict) else {})
+        if not outcomes or report.outcome != "passed":
+            outcomes[report.outcome] += 1
         _outcomes.setdefault(Path(report.location[0]).stem, Counter()).update(outcomes)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Write the table, once every client has been run; there are Pythons that not all of them have a release for."""
-    have_all_run = all(_outcomes_of(client).keys() - {"skipped"} for client in CLIENTS)
-    if have_all_run and not hasattr(session.config, "workerinput"):
-        text = _DOCUMENT.read_text(encoding="utf-8")
-        table = "\n".join(_table()) + "\n"
-        _DOCUMENT.write_text(with_table(text, table), encoding="utf-8")
-
-
-def with_table(text: str, table: str) -> str:
-    """Return the document with another table."""
-    return re.sub(f"{_BEGIN}.*?{_END}", lambda _: _BEGIN + table + _END, text, flags=re.DOTALL)
+    missing = [client.title[0] for client in CLIENTS if not _outcomes_of(client).keys() - {"skipped"}]
+    if missing:
+        terminalreporter.write_line(f"{_DOCUMENT.name} stays as it was, without a run of: {'; '.join(missing)}")
+        return
+    text = _DOCUMENT.read_text(encoding="utf-8")
+    table = "\n".join(_table()) + "\n"
+    _DOCUMENT.write_text(
+        re.sub(f"{_BEGIN}.*?{_END}", lambda _: _BEGIN + table + _END, text, flags=re.DOTALL), encoding="utf-8"
+    )
 
 
 def _outcomes_of(client: Client) -> Counter[str]:

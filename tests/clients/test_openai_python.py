@@ -108,7 +108,7 @@ async def test_errors_of_the_server_itself_have_their_classes(serve: ServerFacto
     async with openai.AsyncOpenAI(api_key="right", **options) as client:
         ask = client.chat.completions.create
         with pytest.raises(openai.NotFoundError):
-            await ask(**{**ASKED, "model": "no-such-model"})
+            await ask(model="no-such-model", messages=ASKED["messages"])
         with pytest.raises(openai.APIStatusError, match="413"):
             await ask(model=MODEL, messages=[{"role": "user", "content": "x" * 2000}])
         with pytest.raises(openai.InternalServerError) as caught:
