@@ -10,7 +10,10 @@ from conftest import ServerFactory
 from demo_upstream import Reply
 from published_clients import AIDER, documented, run_script
 
-pytestmark = pytest.mark.skipif(sys.version_info >= (3, 13), reason="aider has no release for this Python")
+pytestmark = [
+    pytest.mark.slow_client,
+    pytest.mark.skipif(sys.version_info >= (3, 13), reason="aider has no release for this Python"),
+]
 BEFORE = "The ferry leaves at noon.\n"
 AFTER = "The ferry leaves at one.\n"
 OPTIONS = ["--yes-always", "--no-git", "--no-check-update", "--analytics-disable", "--no-show-model-warnings"]

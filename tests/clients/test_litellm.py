@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from conftest import ServerFactory
 from demo_upstream import Reply
 from published_clients import (
@@ -20,6 +22,8 @@ from published_clients import (
     seen,
     went_on,
 )
+
+pytestmark = pytest.mark.slow_client
 
 
 def test_functions_are_called_until_the_answer(serve: ServerFactory, tmp_path: Path) -> None:

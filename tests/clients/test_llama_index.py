@@ -23,6 +23,8 @@ from published_clients import (
     went_on,
 )
 
+pytestmark = pytest.mark.slow_client
+
 
 @pytest.mark.parametrize("mode", ["chat", "stream", "picture"])
 def test_chats(serve: ServerFactory, tmp_path: Path, mode: str) -> None:

@@ -25,6 +25,8 @@ from published_clients import (
     went_on,
 )
 
+pytestmark = pytest.mark.slow_client
+
 FUNCTIONS = """
 def get_temperature(city: str) -> str:
     "Look up the temperature in a city now."
