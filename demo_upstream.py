@@ -239,7 +239,7 @@ async def _stream(body: Json, reply: Reply, send: _Send) -> None:
             if deltas == reply.error_after:
                 await _send_event(send, error_body(reply, "overloaded_error"))
                 break
-            if deltas and reply.delta_delay:
+            if reply.delta_delay and (deltas or event["type"] == "message_delta"):
                 await anyio.sleep(reply.delta_delay)
             deltas += 1
         await _send_event(send, event)

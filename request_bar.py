@@ -9,7 +9,7 @@ from cli_frames import NOWHERE, set_environment
 from turns import Binding, LaunchProfile
 
 # Not with the first word: that would come later by what this takes. An answer that is over sooner is rare, but for one
-# that may have only so many tokens.
+# that may have only so many tokens, or that a stop sequence may end before it began.
 _AFTER_SECONDS = 0.25
 _FEW_TOKENS = 128
 
@@ -58,4 +58,5 @@ def _delay(binding: Binding) -> float:
     if binding.own_schema or binding.has_own_tools:
         return math.inf  # Claude Code asks again until it has an answer in the form that it has to have.
     most = binding.sampling.max_tokens
-    return 0.0 if most and most <= _FEW_TOKENS else _AFTER_SECONDS
+    may_be_over_soon = binding.sampling.stop_sequences or (most and most <= _FEW_TOKENS)
+    return 0.0 if may_be_over_soon else _AFTER_SECONDS

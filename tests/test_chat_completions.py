@@ -13,6 +13,9 @@ from chat import HELLO, MODEL, a_client_left, post, sse_data
 from conftest import Server
 from demo_upstream import Gate, Reply
 
+# So long takes a model that is slow enough for Claude Code to be told, between two events, not to ask once more.
+_BETWEEN_DELTAS = 0.2
+
 # Whole answers
 
 
@@ -68,8 +71,8 @@ def test_every_claude_id_passes_through(server: Server, model: str) -> None:
 )
 def test_a_stop_reason_ends_the_turn_after_one_request(server: Server, stop_reason: str, finish_reason: str) -> None:
     """Whatever ends the answer, it is given as it is and the CLI doesn't ask the model again by itself."""
-    server.upstream.script(Reply(text="Half an ans", stop_reason=stop_reason), times=None)
-    completion = server.client().chat.completions.create(model=MODEL, messages=HELLO)
+    server.upstream.script(Reply(text="Half an ans", stop_reason=stop_reason, delta_delay=_BETWEEN_DELTAS), times=None)
+    completion = server.client().chat.completions.create(model=MODEL, messages=HELLO, max_tokens=100)
     assert completion.choices[0].message.content == "Half an ans"
     assert completion.choices[0].finish_reason == finish_reason
     assert completion.usage is not None
@@ -79,8 +82,8 @@ def test_a_stop_reason_ends_the_turn_after_one_request(server: Server, stop_reas
 
 def test_an_empty_answer_is_an_empty_answer(server: Server) -> None:
     """A model that says nothing isn't prompted again in words of the CLI's."""
-    server.upstream.script(Reply(text=[]), times=None)
-    completion = server.client().chat.completions.create(model=MODEL, messages=HELLO)
+    server.upstream.script(Reply(text=[], delta_delay=_BETWEEN_DELTAS), times=None)
+    completion = server.client().chat.completions.create(model=MODEL, messages=HELLO, max_tokens=100)
     assert completion.choices[0].message.content == ""
     assert len(server.upstream.messages_requests()) == 1
 
