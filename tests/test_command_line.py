@@ -26,7 +26,9 @@ class Terminal:
     def __init__(self, stack: ExitStack, *arguments: str, controlling: bool = True, **variables: str) -> None:
         self._descriptor, theirs = pty.openpty()
         stack.callback(os.close, self._descriptor)
-        command = ["setsid", *(["--ctty"] if controlling else []), sys.executable, "main.py", *arguments]
+        # Jobs that a shell has in the background, as these tests may be, ignore Ctrl-C, and so would what they start.
+        on_terminal = ["env", "--default-signal=INT", "setsid", *(["--ctty"] if controlling else [])]
+        command = [*on_terminal, sys.executable, "main.py", *arguments]
         environment = clean_environment(PYTHONUNBUFFERED="1", SPARE_PROCESSES="0", **variables)
         self.process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
