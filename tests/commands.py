@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 CHAT = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hello"}]}
+# For a server that isn't asked for an answer: it starts no Claude Code.
+NO_CLAUDE = {"SPARE_PROCESSES": "0", "PROCESS_REUSE": "off"}
 
 
 class Command:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from commands import wait_until
-from conftest import REPOSITORY, clean_environment
+from conftest import REPOSITORY, measured_environment
 from real_services import Program
 
 Line = dict[str, Any]
@@ -50,7 +50,7 @@ def logging_server(
     """Start a server as a user does, whose log is JSON; stop it at the end."""
     logged_in = {name: value for name, value in login.items() if name.startswith("ANTHROPIC_")}
     usual = {"LOG_FORMAT": "json", "PROCESS_REUSE": "on", "PYTHONUNBUFFERED": "1", "RATE_LIMIT_ENABLED": "false"}
-    environment = clean_environment(**{**usual, **logged_in, **variables})
+    environment = measured_environment(**{**usual, **logged_in, **variables})
     program = Program(
         [sys.executable, *arguments],
         ready="startup complete" if arguments == MAIN else "running on",

@@ -15,9 +15,10 @@ import pytest
 
 from auth import hash_key
 from callers import KeyLimits
-from commands import Start, end
-from conftest import REPOSITORY, clean_environment
+from commands import NO_CLAUDE, Start, end
+from conftest import REPOSITORY, measured_environment
 from keys_file import parse_keys
+from main import main
 
 
 class Terminal:
@@ -29,7 +30,7 @@ class Terminal:
         # Jobs that a shell has in the background, as these tests may be, ignore Ctrl-C, and so would what they start.
         on_terminal = ["env", "--default-signal=INT", "setsid", *(["--ctty"] if controlling else [])]
         command = [*on_terminal, sys.executable, "main.py", *arguments]
-        environment = clean_environment(PYTHONUNBUFFERED="1", SPARE_PROCESSES="0", **variables)
+        environment = measured_environment(PYTHONUNBUFFERED="1", **NO_CLAUDE, **variables)
         self.process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
         )
@@ -152,7 +153,7 @@ def test_nobody_is_asked_in_vain(
 
 def test_without_a_terminal_nobody_is_asked(start: Start) -> None:
     """A server whose output goes elsewhere starts at once."""
-    command = start("main.py", "0")
+    command = start("main.py", "0", **NO_CLAUDE)
     command.url()
     assert not any(re.search(QUESTION, line) for line in command.lines)
 
@@ -172,27 +173,26 @@ def test_without_a_terminal_nobody_is_asked(start: Start) -> None:
 )
 def test_an_open_server_is_warned_of(start: Start, host: str, variables: dict[str, str], warned: bool) -> None:
     """Without a key and beyond loopback a banner and the log say so; otherwise nothing does."""
-    command = start("main.py", "0", "--host", host, **variables)
+    command = start("main.py", "0", "--host", host, **NO_CLAUDE, **variables)
     command.url()
     output = "".join(command.lines)
     assert ("WARNING: no API key protects this server" in output) == warned
     assert ("[warning  ] This server listens on" in output) == warned
 
 
-def new_key(start: Start, *arguments: str) -> tuple[str, str]:
+def new_key(output: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]:
     """Run `keys new`; return the key and the entry."""
-    command = start("main.py", "keys", "new", *arguments)
-    output, _ = command.process.communicate(timeout=30)
-    assert command.process.returncode == 0, output
-    (key,) = re.findall(r"^[A-Za-z0-9_-]{43}$", output, re.MULTILINE)
-    assert output.count(key) == 1
-    assert f"\nsha256:{hash_key(key)}\n" in output
-    return key, output[output.index("[keys.") :]
+    assert main(["keys", "new", *arguments]) == 0
+    told = output.readouterr().out
+    (key,) = re.findall(r"^[A-Za-z0-9_-]{43}$", told, re.MULTILINE)
+    assert told.count(key) == 1
+    assert f"\nsha256:{hash_key(key)}\n" in told
+    return key, told[told.index("[keys.") :]
 
 
-def test_keys_new_prints_a_key_and_its_entry(start: Start) -> None:
+def test_keys_new_prints_a_key_and_its_entry(capsys: pytest.CaptureFixture[str]) -> None:
     """The entry is for that key, limits nothing as it stands, and is right with every # taken off."""
-    key, entry = new_key(start, "anna")
+    key, entry = new_key(capsys, "anna")
     (caller,) = parse_keys(entry.encode())
     assert (caller.owner, caller.name, caller.limits) == (hash_key(key), "anna", KeyLimits())
     (caller,) = parse_keys(entry.replace("# ", "").encode())
@@ -200,21 +200,34 @@ def test_keys_new_prints_a_key_and_its_entry(start: Start) -> None:
     assert caller.limits.tools
 
 
-def test_keys_without_names_differ(start: Start) -> None:
+def test_keys_without_names_differ(capsys: pytest.CaptureFixture[str]) -> None:
     """Each has a name from its hash, so that entries can be pasted one below the other."""
-    (first, one), (second, two) = new_key(start), new_key(start)
+    (first, one), (second, two) = new_key(capsys), new_key(capsys)
     assert first != second
     assert [caller.name for caller in parse_keys(f"{one}\n{two}".encode())] == [
         f"key-{hash_key(key)[:8]}" for key in (first, second)
     ]
 
 
-@pytest.mark.parametrize("arguments", [["new", "Anna B"], ["new", ""], ["new", "a", "b"], ["old"], []])
-def test_a_wrong_keys_command_is_refused_in_words(start: Start, arguments: list[str]) -> None:
-    """A bad name or another command makes no key and says what would do."""
-    command = start("main.py", "keys", *arguments)
-    output, _ = command.process.communicate(timeout=30)
-    assert command.process.returncode == 2
-    assert "1 to 64 letters" in output or "usage: main.py keys" in output
-    assert "Traceback" not in output
-    assert "sha256" not in output
+@pytest.mark.parametrize("name", ["Anna B", ""])
+def test_a_wrong_name_is_refused_in_words(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    """No key is made, and it is said what would do."""
+    assert main(["keys", "new", name]) == 2
+    told = capsys.readouterr()
+    assert (told.out, "1 to 64 letters" in told.err) == ("", True)
+
+
+@pytest.mark.parametrize("arguments", [["new", "a", "b"], ["old"], []])
+def test_a_wrong_keys_command_is_refused_in_words(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """It makes no key and says how it is used."""
+    with pytest.raises(SystemExit) as caught:
+        main(["keys", *arguments])
+    told = capsys.readouterr()
+    assert (caught.value.code, told.out, "usage: main.py keys" in told.err) == (2, "", True)
+
+
+def test_the_keys_command_is_main_pys(start: Start) -> None:
+    """As the README has it."""
+    command = start("main.py", "keys", "new", "anna")
+    told, _ = command.process.communicate(timeout=30)
+    assert (command.process.returncode, "[keys.anna]" in told) == (0, True)

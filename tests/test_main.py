@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from cli_launch import find_cli
-from commands import CHAT, Start, claude_processes, descendants, gone, linux, wait_until
+from commands import CHAT, NO_CLAUDE, Start, claude_processes, descendants, gone, linux, wait_until
 from conftest import REPOSITORY
 from demo_upstream import DemoUpstream, Reply
 
@@ -51,7 +51,7 @@ def test_a_busy_port_moves_to_the_next_free_one(start: Start) -> None:
     """Where the port is taken the server takes the next, and says so before it serves."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        command = start("main.py", str(port), "--demo")
+        command = start("main.py", str(port), "--demo", **NO_CLAUDE)
         command.read_until(f"Port {port} is in use")
         url = command.url()
         assert int(url.rsplit(":", 1)[1]) > port
@@ -60,7 +60,7 @@ def test_a_busy_port_moves_to_the_next_free_one(start: Start) -> None:
 
 def test_uvicorn_main_app_works(start: Start) -> None:
     """`uvicorn main:app` serves the app that the environment describes."""
-    command = start("-m", "uvicorn", "main:app", "--port", "0", DEMO="true")
+    command = start("-m", "uvicorn", "main:app", "--port", "0", DEMO="true", **NO_CLAUDE)
     url = command.read_until(r"http://\S+:\d+")[0]
     assert httpx.get(f"{url}/health").json()["backend"] == "demo"
 
@@ -130,7 +130,7 @@ def test_a_clients_address_comes_from_trusted_proxies_only(
     start: Start, trusted: str, forwarded: str, client: str
 ) -> None:
     """X-Forwarded-For means nothing unless a trusted proxy sends it; then its rightmost untrusted address counts."""
-    command = start("main.py", "0", PROCESS_REUSE="on", TRUSTED_PROXIES=trusted, LOG_FORMAT="json")
+    command = start("main.py", "0", **NO_CLAUDE, TRUSTED_PROXIES=trusted, LOG_FORMAT="json")
     httpx.get(f"{command.url()}/health", headers={"X-Forwarded-For": forwarded})
     assert command.next_request()["client"] == client
 
@@ -138,7 +138,7 @@ def test_a_clients_address_comes_from_trusted_proxies_only(
 def test_a_spoofed_address_is_no_clients_under_uvicorn_either(start: Start) -> None:
     """With `--no-proxy-headers`, as the README has it, `uvicorn main:app` believes nobody by itself."""
     uvicorn = ("-m", "uvicorn", "main:app", "--no-proxy-headers", "--port", "0")
-    command = start(*uvicorn, PROCESS_REUSE="on", LOG_FORMAT="json")
+    command = start(*uvicorn, **NO_CLAUDE, LOG_FORMAT="json")
     url = command.read_until(r"http://[^\s\"]+:\d+")[0]
     httpx.get(f"{url}/health", headers={"X-Forwarded-For": "203.0.113.9"})
     assert command.next_request()["client"] == "127.0.0.1"
