@@ -42,9 +42,9 @@ test: install ## Run the tests and hold the branch coverage (ARGS="tests/test_ma
 ifeq ($(strip $(ARGS)),)
 	$(RUN) -m coverage erase
 	$(RUN) -m coverage run -m pytest $(PARALLEL) --ignore=$(CLIENTS)
-	$(RUN) scripts/offline.py $(RUN) -m coverage run -m pytest $(PARALLEL) -m "not slow_client" $(CLIENTS)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
+	$(RUN) scripts/offline.py $(RUN) -m pytest $(PARALLEL) -m "not slow_client" $(CLIENTS)
 else
 	$(RUN) -m pytest $(ARGS)
 endif
