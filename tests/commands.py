@@ -72,7 +72,7 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    """Ask the kernel again and again: it has no event for the end of somebody else's child."""
+    """Ask again and again for what happens in the background and tells nobody, like the end of others' children."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never happened"

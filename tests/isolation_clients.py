@@ -6,7 +6,6 @@ For test_isolation.py. Nothing here looks at what reached the upstream, but to w
 import json
 import re
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from commands import wait_until
 from demo_upstream import DemoUpstream, Gate, RecordedRequest, Reply, ToolCall
 from isolation_fates import Fate, Json
 
@@ -120,10 +120,11 @@ class Site:
 
     def wait_until_idle(self, key: str) -> None:
         """Wait until no turn has an aftermath."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.client.get("/v1/pool", headers=_authorization(key)).json()["processes"]["working"]:
-            assert time.monotonic() < deadline, "a process never came back from its turn"
-            time.sleep(0.01)  # it happens in the background, and nobody is told
+        wait_until(lambda: not self._working(key), PATIENCE_SECONDS)
+
+    def _working(self, key: str) -> int:
+        processes = self.client.get("/v1/pool", headers=_authorization(key)).json()["processes"]
+        return int(processes["working"])
 
 
 def _authorization(key: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """A pool with few processes, and clients of it, for the tests of what processes serve whom."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -84,21 +84,21 @@ class Clients:
 
     async def a_spare(self) -> None:
         """Wait until there is a spare."""
-        with anyio.fail_after(10):
-            while not self.pool.state.spare:  # noqa: ASYNC110 - it starts in the background
-                await anyio.sleep(0.01)
+        await _until(lambda: self.pool.state.spare > 0)
 
     async def settled(self) -> None:
         """Wait until no turn has an aftermath."""
-        with anyio.fail_after(10):
-            while self.pool.state.working:  # noqa: ASYNC110 - it happens in the background, and nobody is told
-                await anyio.sleep(0.01)
+        await _until(lambda: not self.pool.state.working)
 
 
 async def ended(process: ClaudeProcess) -> None:
     """Wait until a process is gone."""
+    await _until(lambda: not process.alive)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(10):
-        while process.alive:  # noqa: ASYNC110 - it ends in the background, and nobody is told
+        while not condition():  # noqa: ASYNC110 - it happens in the background, and nobody is told
             await anyio.sleep(0.01)
 
 

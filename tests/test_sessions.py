@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from commands import wait_until
 from conftest import Server, ServerFactory
 from demo_upstream import Gate, Reply
 from real_services import RedisServer
@@ -371,10 +372,7 @@ def test_a_redis_that_hangs_holds_up_nothing_else(
 
 def until_healthy(server: Server) -> None:
     """Wait until the server has seen that its store is back."""
-    deadline = time.monotonic() + 20
-    while get(server, "/health").json()["status"] != "healthy":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)  # it asks again after a second, and nobody is told
+    wait_until(lambda: get(server, "/health").json()["status"] == "healthy", 20)
 
 
 def test_deleting_a_session_in_its_first_turn_is_no_404(serve: ServerFactory, store: StoreSettings, name: str) -> None:
