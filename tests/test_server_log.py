@@ -35,9 +35,14 @@ def stopped(command: Command) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines() if line]
 
 
-def logged(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """The fields of the lines of requests."""
-    return [vars(record) for record in caplog.records if record.getMessage() == "request"]
+def logged(caplog: pytest.LogCaptureFixture, number: int = 1) -> list[dict[str, Any]]:
+    """The fields of the lines of requests, when there are so many: a line comes behind its answer."""
+
+    def lines() -> list[dict[str, Any]]:
+        return [vars(record) for record in caplog.records if record.getMessage() == "request"]
+
+    wait_until(lambda: len(lines()) >= number)
+    return lines()
 
 
 @pytest.fixture
@@ -106,8 +111,7 @@ def test_a_failure_of_ours_is_a_warning(serve: ServerFactory, log: pytest.LogCap
         httpx.post(f"{server.url}/v1/chat/completions", json={**CHAT, **body}, timeout=60)
     server.upstream.script(Reply(text=["One ", "two"], error_after=1))
     httpx.post(f"{server.url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=60)
-    wait_until(lambda: len(logged(log)) == 3)  # A line comes behind its answer.
-    told = [(line["levelname"], line["status"], line["error"]) for line in logged(log)]
+    told = [(line["levelname"], line["status"], line["error"]) for line in logged(log, 3)]
     assert told == [
         ("WARNING", 500, "upstream_error"),
         ("INFO", 400, "empty_array"),
@@ -125,7 +129,7 @@ def test_a_client_that_leaves_has_a_line(server: Server, log: pytest.LogCaptureF
     client.hang_up()
     server.upstream.wait_for(lambda upstream: upstream.messages_requests()[0].disconnected)
     httpx.get(f"{server.url}/health")
-    assert [line["outcome"] for line in logged(log)] == ["client_left", "completed"]
+    assert [line["outcome"] for line in logged(log, 2)] == ["client_left", "completed"]
 
 
 def test_the_keys_name_is_told(serve: ServerFactory, log: pytest.LogCaptureFixture, tmp_path: Path) -> None:
