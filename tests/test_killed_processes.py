@@ -1,9 +1,11 @@
 """A Claude Code process is killed, whatever it does just then: an answer or an honest error, and others are served."""
 
+import os
 import signal
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ import psutil
 import pytest
 
 from chat import HELLO, MODEL, post
+from cli_launch import find_cli
 from commands import claude_processes, gone, linux, wait_until
 from conftest import Server, ServerFactory
 from demo_upstream import Gate, Reply, ToolCall
@@ -27,7 +30,7 @@ def killed() -> Generator[Callable[[], None], None, None]:
     others, victims = claude_processes(), set[psutil.Process]()
 
     def kill() -> None:
-        wait_until(lambda: bool(claude_processes() - others))
+        wait_until(lambda: bool(claude_processes() - others - victims))
         for process in claude_processes() - others - victims:
             process.send_signal(signal.SIGKILL)
             victims.add(process)
@@ -63,12 +66,27 @@ def test_a_spare(serve: ServerFactory, killed: Callable[[], None]) -> None:
     assert is_answered(post(server, model=MODEL, messages=HELLO))
 
 
+DEAF = """#!/bin/sh
+case "$*" in *stream-json*)
+    [ -e {begun} ] || {{ : >{begun}; exec {claude} "$@" <>{silence}; }}
+esac
+exec {claude} "$@"
+"""
+
+
 @STREAMED_OR_NOT
-def test_one_that_is_initialised(serve: ServerFactory, killed: Callable[[], None], stream: bool) -> None:
-    """Nothing was asked yet: another one does it."""
-    server = served(serve)
+def test_one_that_is_initialised(
+    serve: ServerFactory, killed: Callable[[], None], stream: bool, tmp_path: Path
+) -> None:
+    """Nothing was asked yet: another one does it. The first one never hears that it is to begin, so it is in time."""
+    script, begun, silence = (tmp_path / name for name in ("claude", "begun", "silence"))
+    os.mkfifo(silence)
+    script.write_text(DEAF.format(claude=find_cli(None), begun=begun, silence=silence))
+    script.chmod(0o755)
+    server = served(serve, claude_cli_path=str(script))
     server.upstream.script(Reply(text="Fine."), times=None)
     with asking(server, stream=stream) as answer:
+        wait_until(begun.exists)
         killed()
         assert is_answered(answer.result())
     assert len(server.upstream.messages_requests()) == 1
@@ -115,7 +133,7 @@ def test_one_in_the_middle_of_a_stream(serve: ServerFactory, killed: Callable[[]
 @STREAMED_OR_NOT
 def test_one_that_waits_for_results(serve: ServerFactory, killed: Callable[[], None], stream: bool) -> None:
     """Its conversation goes on in another one."""
-    server = served(serve)
+    server = served(serve, process_reuse="on")
     server.upstream.script(Reply(tool_calls=[ToolCall("weather", {}, "toolu_1")]))
     server.upstream.script(Reply(text="Fine."), times=None)
     call = post(server, model=MODEL, messages=HELLO, tools=WEATHER).json()["choices"][0]["message"]
@@ -128,7 +146,7 @@ def test_one_that_waits_for_results(serve: ServerFactory, killed: Callable[[], N
 @STREAMED_OR_NOT
 def test_one_that_is_parked(serve: ServerFactory, killed: Callable[[], None], stream: bool) -> None:
     """The next message of its conversation is answered by another one, which knows all of it."""
-    server = served(serve)
+    server = served(serve, process_reuse="on")
     server.upstream.script(Reply(text="Fine."), times=None)
     first = post(server, model=MODEL, messages=HELLO).json()["choices"][0]["message"]
     killed()
