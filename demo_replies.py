@@ -55,7 +55,7 @@ class Gate:
             self._is_open = True
             self._wake()
 
-    def reached(self, timeout: float = 10) -> None:
+    def reached(self, timeout: float = 30) -> None:
         """Wait until the stream is held here. Raises TimeoutError."""
         if not self._reached.wait(timeout):
             raise TimeoutError

@@ -110,7 +110,7 @@ class DemoUpstream:
             self._scripts.clear()
             self.requests = []
 
-    def wait_for(self, condition: Callable[["DemoUpstream"], bool], timeout: float = 10) -> None:
+    def wait_for(self, condition: Callable[["DemoUpstream"], bool], timeout: float = 30) -> None:
         """Wait until a condition on the records holds. Raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self), timeout):

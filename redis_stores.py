@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 from limits.aio.storage import RedisStorage, Storage
 from pydantic import TypeAdapter, ValidationError
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, TimeoutError  # noqa: A004 - Redis's, which are no OSErrors
@@ -111,14 +111,12 @@ def _name(*parts: str) -> str:
 
 
 class RedisConnection:
-    """A pool of connections. A command that fails, or takes seconds, raises StoreUnavailableError."""
+    """Connections for which commands wait. One that fails, or takes seconds, raises StoreUnavailableError."""
 
     def __init__(self, url: str) -> None:
         """Connect when the first command needs it."""
-        pool = BlockingConnectionPool.from_url(
+        pool = ConnectionPool.from_url(
             url,
-            max_connections=_MOST_CONNECTIONS,
-            timeout=_TIMEOUT_SECONDS,
             decode_responses=True,
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
@@ -129,18 +127,21 @@ class RedisConnection:
             retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         )
         self.client = Redis.from_pool(pool)
+        # Not a pool that blocks: it can't tell that so many wait from a Redis that is away.
+        self._connections = anyio.Semaphore(_MOST_CONNECTIONS)
         self._is_away = False
         self._ask_again_at = -math.inf
 
     async def do(self, command: Callable[[], Awaitable[Any]]) -> Any:
         """Carry out a command of `client`; return what Redis answers."""
-        if time.monotonic() < self._ask_again_at:
-            raise StoreUnavailableError
-        try:
-            answer = await command()
-        except (RedisError, OSError) as error:
-            self._note_failure(error)
-            raise StoreUnavailableError from error
+        async with self._connections:
+            if time.monotonic() < self._ask_again_at:
+                raise StoreUnavailableError
+            try:
+                answer = await command()
+            except (RedisError, OSError) as error:
+                self._note_failure(error)
+                raise StoreUnavailableError from error
         if self._is_away:
             logger.warning("Redis is back")
         self._is_away = False

@@ -71,7 +71,7 @@ def command_of(process: psutil.Process) -> list[str]:
     return []
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     """Ask again and again for what happens in the background and tells nobody, like the end of others' children."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
+import hypothesis
 import openai
 import pytest
 import uvicorn
@@ -25,7 +27,7 @@ from starlette.types import ASGIApp
 
 import cli_launch
 from claude_cli import Lab
-from commands import Command, Start, end
+from commands import Command, Start, end, wait_until
 from config import Settings, load_settings
 from demo_upstream import DemoUpstream, Reply
 from main import create_app
@@ -40,11 +42,17 @@ KEPT = ("PATH", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "PROCESS_REUSE", 
 HOME = tempfile.mkdtemp(prefix="claude-wrapper-tests-")
 
 
+# A busy machine is no fault: hypothesis needn't tell of what took long.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
+
+
 def pytest_configure() -> None:
     """Build the environment from nothing."""
     kept = _kept(*KEPT)
     os.environ.clear()
-    os.environ.update(kept, HOME=HOME)
+    # No certificates: httpx would read those of all authorities for each client, which takes longer than a request.
+    os.environ.update(kept, HOME=HOME, SSL_CERT_DIR=HOME)
 
 
 def pytest_unconfigure() -> None:
@@ -156,6 +164,9 @@ def server(session_server_url: str, upstream: DemoUpstream) -> Iterator[Server]:
     """The session's server, in front of an upstream with nothing scripted and nothing recorded."""
     with ExitStack() as stack:
         yield Server(session_server_url, upstream, stack)
+    # Whoever left early may have left a turn behind that is about to ask: not while the next test counts.
+    pool = f"{session_server_url}/v1/pool"
+    wait_until(lambda: httpx.get(pool, timeout=30).json()["processes"]["working"] == 0)
 
 
 @pytest.fixture

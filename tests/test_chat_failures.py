@@ -98,7 +98,7 @@ def test_an_upstream_error_names_no_address_of_ours(server: Server) -> None:
 
 def test_a_request_that_takes_too_long_is_a_504(serve: ServerFactory) -> None:
     """MAX_TIMEOUT ends a turn that hangs, and the upstream's connection with it."""
-    server = serve(max_timeout=2)
+    server = serve(max_timeout=5)
     server.upstream.script(Reply(hang=True))
     with pytest.raises(openai.InternalServerError) as caught:
         server.client().chat.completions.create(model=MODEL, messages=HELLO)

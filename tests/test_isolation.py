@@ -265,7 +265,7 @@ def run(
         yield Run(site, Checks(site, references))
 
 
-@pytest.mark.timeout(120 + 2 * TURNS)
+@pytest.mark.timeout(300 + 2 * TURNS)
 def test_the_model_sees_what_the_client_sent_and_nothing_else(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever clients do and whatever happens to them, each request is its client's own, and each answer, too."""
     budget = settings(
@@ -273,7 +273,6 @@ def test_the_model_sees_what_the_client_sent_and_nothing_else(run: Run, capsys: 
         stateful_step_count=STEPS,
         derandomize=True,
         database=None,
-        deadline=None,
         # The server is the same throughout, so that what stays behind has a chance to show: no place to shrink in.
         phases=[Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
-import pytest
 
 from chat import HELLO, MODEL, post, send, texts
 from commands import Start
@@ -68,7 +67,6 @@ def test_a_thousand_messages_reach_the_model(server: Server) -> None:
     assert ["".join(texts(message["content"])) for message in seen] == [message["content"] for message in messages]
 
 
-@pytest.mark.timeout(180)
 def test_a_slow_reader_fills_no_memory(
     start: Start, upstream: DemoUpstream, api_key_environment: Mapping[str, str]
 ) -> None:
@@ -79,14 +77,14 @@ def test_a_slow_reader_fills_no_memory(
     command = start("main.py", "0", SPARE_PROCESSES="0", **login)
     url = command.url()
     # What the first request brings into memory stays there, whoever reads it.
-    assert httpx.post(f"{url}/v1/chat/completions", json={"model": MODEL, "messages": HELLO}).status_code == 200
+    body = {"model": MODEL, "messages": HELLO}
+    assert httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code == 200
     server = psutil.Process(command.process.pid)
     before = server.memory_info().rss
-    body = json.dumps({"model": MODEL, "messages": HELLO, "stream": True}).encode()
+    content = json.dumps({**body, "stream": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
     with connected(url) as reader:
-        reader.sendall(
-            f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-        )
+        reader.sendall(head.encode() + content)
         upstream.wait_for(lambda upstream: len(upstream.messages_requests()) == 2)
         most, deadline = 0, time.monotonic() + 5
         while time.monotonic() < deadline:

