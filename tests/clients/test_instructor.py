@@ -29,10 +29,10 @@ FORMS: dict[str, list[tuple[str, list[str]]]] = {
 }
 
 
-def reply_in(mode: str, name: str, value: Json) -> Reply:
+def reply_in(mode: str, form: str, value: Json) -> Reply:
     """How the model answers: as a function's input, as JSON that the API holds to, or as JSON in its text."""
     if FORMS[mode] is BY_TOOLS:
-        return Reply(tool_calls=[ToolCall(name, value)])
+        return Reply(tool_calls=[ToolCall(form, value)])
     if mode == "JSON":
         return Reply(tool_calls=[ToolCall("StructuredOutput", value)])
     text = json.dumps(value)
@@ -43,8 +43,8 @@ def reply_in(mode: str, name: str, value: Json) -> Reply:
 def test_objects_whole_in_parts_and_several(serve: ServerFactory, tmp_path: Path, mode: str) -> None:
     """Each mode has its own way to ask, and to read what comes."""
     server = serve()
-    for name, value in [("City", CITY), ("City", CITY), ("IterableCity", {"tasks": [CITY, PARIS]})]:
-        server.upstream.script(reply_in(mode, name, value))
+    for (form, _), value in zip(FORMS[mode], [CITY, CITY, {"tasks": [CITY, PARIS]}], strict=True):
+        server.upstream.script(reply_in(mode, form, value))
     arguments = ["instructor_modes.py", MODEL, QUESTION, mode]
     result = printed(run_python(arguments, server, tmp_path, OPENAI2))
     assert (result["whole"], result["several"]) == (CITY, [CITY, PARIS])
