@@ -45,6 +45,9 @@ def start_logging(level: str, form: LogFormat, *, verbose: Iterable[str] = (), c
     logging.getLogger("uvicorn.access").disabled = True
     # Of a WebSocket, which we have none of, it would log the query.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket %s" not in str(record.msg))
+    # Of a process that we end it would say so, as an error; of one that we don't, cli_channel tells.
+    sdk = logging.getLogger("claude_agent_sdk._internal.query")
+    sdk.addFilter(lambda record: "Fatal error in message reader" not in str(record.msg))
     allow_content(allowed=content)
     for name in verbose:
         logging.getLogger(name).setLevel(logging.DEBUG)

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import pytest
 from structlog.contextvars import get_contextvars
 
 from chat import HELLO
-from commands import CHAT, Command, Start, wait_until
+from commands import CHAT, Command, Start, claude_processes, wait_until
 from conftest import REPOSITORY, Server, ServerFactory
 from content_log import allow_content
-from demo_upstream import Gate, Reply
+from demo_upstream import DemoUpstream, Gate, Reply, ToolCall
+from log_lines import logging_server
 from server_log import of_no_request, of_request, start_logging
 from test_clients_that_leave import Client
 
@@ -69,6 +70,17 @@ def test_a_completions_line_tells_what_it_was(start: Start) -> None:
     assert all(set(line) >= OF_ALL for line in stopped(command))
     assert "Hello" not in "".join(command.lines)
     assert "hidden" not in "".join(command.lines)
+
+
+def test_a_process_that_we_end_is_no_error(upstream: DemoUpstream, api_key_environment: Mapping[str, str]) -> None:
+    """As after a call of a function that nobody offered, which Claude Code would ask the model about."""
+    upstream.script(Reply(tool_calls=[ToolCall("nobodys", {})]))
+    with logging_server(api_key_environment, SPARE_PROCESSES="0") as server:
+        answer = httpx.post(f"{server.url}/v1/chat/completions", json=CHAT, timeout=60)
+        assert answer.status_code == 200
+        wait_until(lambda: not claude_processes(server.program.pid))
+        server.line_of(answer.headers["x-request-id"])
+    assert {line["level"] for line in server.lines()} <= {"info", "warning"}
 
 
 @pytest.mark.parametrize(
