@@ -10,6 +10,7 @@ import pytest
 
 from auth import hash_key
 from chat import chunks, send
+from commands import wait_until
 from conftest import Server, ServerFactory
 from demo_upstream import DemoUpstream, Gate, Reply
 from function_calls import calling, scripted, tool
@@ -163,7 +164,7 @@ def test_who_leaves_ends_all_of_them(serve: ServerFactory) -> None:
     server.upstream.wait_for(left)
     server.upstream.reset()
     assert ask(server, 2).status_code == 200
-    assert working(server) == 0
+    wait_until(lambda: working(server) == 0)
     assert len(server.upstream.messages_requests()) == 2
 
 
@@ -181,7 +182,7 @@ def test_what_one_fails_of_all_fail_of(serve: ServerFactory, stream: bool) -> No
         assert response.status_code == 503
     server.upstream.reset()
     assert ask(server, 1).status_code == 200
-    assert working(server) == 0
+    wait_until(lambda: working(server) == 0)
 
 
 def test_there_are_only_so_many(serve: ServerFactory) -> None:

@@ -357,7 +357,7 @@ def test_a_redis_that_hangs_holds_up_nothing_else(
     serve: ServerFactory, redis_url: str, redis_server: RedisServer
 ) -> None:
     """Whoever needs it is told so after seconds; health and completions without a session don't wait each time."""
-    server = serve(redis_url=redis_url, rate_limit_enabled=True)
+    server = serve(redis_url=redis_url, rate_limit_enabled=True, rate_limit_health_per_minute=10_000)
     body = {"model": MODEL, "messages": [user("Without a session")]}
     with redis_server.hung():
         began = time.monotonic()
