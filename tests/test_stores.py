@@ -263,6 +263,21 @@ async def test_many_at_once_are_no_outage(redis_server: RedisServer, owner: str)
 
 
 @pytest.mark.asyncio
+async def test_many_at_once_wait_for_one_that_hangs_together(redis_server: RedisServer, owner: str) -> None:
+    """Who waited for a connection doesn't wait for Redis besides: all are told when the first are."""
+
+    async def tries(stores: Stores) -> None:
+        with pytest.raises(StoreUnavailableError):
+            await stores.sessions.load(owner, "s", NOW)
+
+    async with redis_stores(redis_server.url) as stores:
+        with redis_server.hung(), anyio.fail_after(8):  # One after the other, 64 at a time take two seconds each.
+            async with anyio.create_task_group() as tasks:
+                for _ in range(400):
+                    tasks.start_soon(tries, stores)
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("field", "written"),
     [
