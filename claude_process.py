@@ -129,6 +129,10 @@ class ClaudeProcess:
         """End the process at once, with all that it started; its turn fails with this error."""
         self._channel.kill(fault)
 
+    def note_death(self) -> None:
+        """Log how the process ended, where it wasn't ended by us and nobody has logged it yet."""
+        self._channel.died()
+
     def shared_with(self, binding: Binding, wanted: Sequence[Digest]) -> int:
         """Return how many messages of a request (given as digests) this process already holds, bound as it wants."""
         can_go_on = self.binding is not None and binding.can_follow(self.binding)
@@ -397,6 +401,7 @@ class ClaudeProcess:
             async for message in self._client.receive_messages():
                 yield message
         except (ClaudeSDKError, ValueError, anyio.DelimiterNotFound) as error:
+            logger.warning("Claude Code process %d isn't understood: %s", self.pid, type(error).__name__)
             raise ClaudeCodeError("Claude Code said something that we don't understand.") from error
         raise self._channel.died()
 

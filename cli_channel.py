@@ -133,6 +133,7 @@ class CliChannel:
 
     async def close(self) -> None:
         """End the process, by force if need be, and reap it. May be called twice."""
+        self._end_is_explained = True
         with anyio.CancelScope(shield=True):
             children = self._children()
             self._end_by(self._process.terminate)
@@ -147,6 +148,8 @@ class CliChannel:
 
     def kill(self, fault: ApiError | None = None) -> None:
         """End the process at once, where nobody can wait for it; `fault` is for whoever waits for its turn."""
+        if not self.alive:
+            self.died()
         self._fault, self._end_is_explained = fault or self._fault, True
         children = self._children()
         self._end_by(self._process.kill)

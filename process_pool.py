@@ -378,6 +378,8 @@ class ProcessPool:
 
     def _retire(self, process: ClaudeProcess) -> None:
         if process in self._processes:
+            if not process.alive:
+                process.note_death()
             self._ending.end(process, self._processes.pop(process), self._tasks)
 
     def stop(self) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import anyio
 from limits.aio.storage import RedisStorage, Storage
 from pydantic import TypeAdapter, ValidationError
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, TimeoutError  # noqa: A004 - Redis's, which are no OSErrors
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _PREFIX = "claude-wrapper:1"
 _MOST_CONNECTIONS = 64
 _TIMEOUT_SECONDS = 2
+_QUEUE_SECONDS = 10
 _PAUSE_SECONDS = 1
 _PING_TIMEOUT_SECONDS = 1
 _LOCK_MS = 15_000
@@ -111,12 +112,14 @@ def _name(*parts: str) -> str:
 
 
 class RedisConnection:
-    """Connections for which commands wait. One that fails, or takes seconds, raises StoreUnavailableError."""
+    """Carries out commands, so many at a time. One that fails, or takes seconds, raises StoreUnavailableError."""
 
     def __init__(self, url: str) -> None:
         """Connect when the first command needs it."""
-        pool = ConnectionPool.from_url(
+        pool = BlockingConnectionPool.from_url(
             url,
+            max_connections=_MOST_CONNECTIONS,
+            timeout=_TIMEOUT_SECONDS,
             decode_responses=True,
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
@@ -127,14 +130,14 @@ class RedisConnection:
             retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
         )
         self.client = Redis.from_pool(pool)
-        # Not a pool that blocks: it can't tell that so many wait from a Redis that is away.
-        self._connections = anyio.Semaphore(_MOST_CONNECTIONS)
+        # Commands wait here and not for the pool, where who waits for others couldn't be told from who waits for Redis.
+        self._connections = anyio.Semaphore(pool.max_connections)
         self._is_away = False
         self._ask_again_at = -math.inf
 
     async def do(self, command: Callable[[], Awaitable[Any]]) -> Any:
         """Carry out a command of `client`; return what Redis answers."""
-        async with self._connections:
+        async with self._connection():
             if time.monotonic() < self._ask_again_at:
                 raise StoreUnavailableError
             try:
@@ -146,6 +149,19 @@ class RedisConnection:
             logger.warning("Redis is back")
         self._is_away = False
         return answer
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[None, None]:
+        """Wait for a connection, which many commands at once keep busy: that is no outage."""
+        try:
+            with anyio.fail_after(_QUEUE_SECONDS):
+                await self._connections.acquire()
+        except builtins.TimeoutError as error:
+            raise StoreUnavailableError from error
+        try:
+            yield
+        finally:
+            self._connections.release()
 
     def _note_failure(self, error: Exception) -> None:
         if not self._is_away:

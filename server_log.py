@@ -45,7 +45,7 @@ def start_logging(level: str, form: LogFormat, *, verbose: Iterable[str] = (), c
     logging.getLogger("uvicorn.access").disabled = True
     # Of a WebSocket, which we have none of, it would log the query.
     logging.getLogger("uvicorn.error").addFilter(lambda record: "WebSocket %s" not in str(record.msg))
-    # Of a process that we end it would say so, as an error; of one that we don't, cli_channel tells.
+    # The SDK takes each end of a process for an error; of those that aren't our doing cli_channel tells more.
     sdk = logging.getLogger("claude_agent_sdk._internal.query")
     sdk.addFilter(lambda record: "Fatal error in message reader" not in str(record.msg))
     allow_content(allowed=content)

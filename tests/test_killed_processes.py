@@ -25,8 +25,8 @@ WEATHER: Any = [{"type": "function", "function": {"name": "weather", "parameters
 
 
 @pytest.fixture
-def killed() -> Generator[Callable[[], None], None, None]:
-    """Kill the processes of this test's servers; at its end none of them is left, not even as a zombie."""
+def killed(caplog: pytest.LogCaptureFixture) -> Generator[Callable[[], None], None, None]:
+    """Kill the processes of this test's servers; at its end none is left, and each has its line in the log."""
     others, victims = claude_processes(), set[psutil.Process]()
 
     def kill() -> None:
@@ -38,6 +38,8 @@ def killed() -> Generator[Callable[[], None], None, None]:
     yield kill
     assert victims
     wait_until(lambda: gone(victims))
+    lines = "\n".join(record.getMessage() for record in caplog.get_records("call"))
+    assert all(f"Claude Code process {process.pid} " in lines for process in victims)
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def test_a_spare(serve: ServerFactory, killed: Callable[[], None]) -> None:
 
 DEAF = """#!/bin/sh
 case "$*" in *stream-json*)
-    [ -e {begun} ] || {{ : >{begun}; exec {claude} "$@" <>{silence}; }}
+    [ -e {begun} ] || {{ : >{begun}; exec {claude} "$@" 3<&0 <>{silence}; }}
 esac
 exec {claude} "$@"
 """

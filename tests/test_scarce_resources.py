@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,6 +27,13 @@ TEMPORARY = "/tmp"  # noqa: S108 - the place's own
 def ask(url: str) -> httpx.Response:
     """Have a completion made."""
     return httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=60)
+
+
+def lets_in(url: str) -> bool:
+    """Whether a server takes connections: without descriptors it closes them, until it sees that others have left."""
+    with suppress(httpx.TransportError):
+        return httpx.get(f"{url}/health").status_code == 200
+    return False
 
 
 def stopped(command: Command) -> str:
@@ -87,6 +94,7 @@ def test_without_file_descriptors_there_is_an_error(run: Run) -> None:
         answer = client.post(f"{url}/v1/chat/completions", json=CHAT)
         assert (answer.status_code, answer.json()["error"]["code"]) == (502, "claude_code_error")
         assert "can't be started on this server" in answer.json()["error"]["message"]
+    wait_until(lambda: lets_in(url))
     assert ask(url).status_code == 200
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 64, "the limit was the server's own"
     assert "Claude Code can't be started" in stopped(command)

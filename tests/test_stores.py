@@ -263,6 +263,16 @@ async def test_many_at_once_are_no_outage(redis_server: RedisServer, owner: str)
 
 
 @pytest.mark.asyncio
+async def test_who_waits_for_others_waits_for_longer_than_for_redis(redis_server: RedisServer) -> None:
+    """Three times as many commands as there are connections, each of a second: the last one is carried out, too."""
+    connection = RedisConnection(redis_server.url)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3 * 64 + 1):
+            tasks.start_soon(connection.do, lambda: connection.client.blpop(["nothing"], timeout=1))
+    await connection.close()
+
+
+@pytest.mark.asyncio
 async def test_many_at_once_wait_for_one_that_hangs_together(redis_server: RedisServer, owner: str) -> None:
     """Who waited for a connection doesn't wait for Redis besides: all are told when the first are."""
 
