@@ -77,6 +77,9 @@ class CliChannel:
                 if not await self._took(frame):
                     yield frame
         except (anyio.IncompleteRead, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+            if not self._end_is_explained:  # Its status is there a moment later, and `died` tells it.
+                with anyio.move_on_after(_EXIT_GRACE_SECONDS):
+                    await self._process.wait()
             raise self._fault from error  # Whose request it serves the reader doesn't know.
         finally:
             for answer in self._waiting.values():
