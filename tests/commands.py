@@ -7,8 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
+import httpx
 import psutil
 import pytest
 
@@ -77,6 +79,18 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.02)
+
+
+def working(url: str) -> int:
+    """How many turns of a server have a place."""
+    return int(httpx.get(f"{url}/v1/pool", timeout=30).json()["processes"]["working"])
+
+
+def shell_script(path: Path, text: str) -> Path:
+    """Write a program."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
 
 
 def gone(processes: Iterable[psutil.Process]) -> bool:

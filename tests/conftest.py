@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import hypothesis
 import openai
 import pytest
@@ -27,7 +26,7 @@ from starlette.types import ASGIApp
 
 import cli_launch
 from claude_cli import Lab
-from commands import Command, Start, end, wait_until
+from commands import Command, Start, end, wait_until, working
 from config import Settings, load_settings
 from demo_upstream import DemoUpstream, Reply
 from main import create_app
@@ -165,8 +164,7 @@ def server(session_server_url: str, upstream: DemoUpstream) -> Iterator[Server]:
     with ExitStack() as stack:
         yield Server(session_server_url, upstream, stack)
     # Whoever left early may have left a turn behind that is about to ask: not while the next test counts.
-    pool = f"{session_server_url}/v1/pool"
-    wait_until(lambda: httpx.get(pool, timeout=30).json()["processes"]["working"] == 0)
+    wait_until(lambda: working(session_server_url) == 0)
 
 
 @pytest.fixture

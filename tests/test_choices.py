@@ -10,7 +10,7 @@ import pytest
 
 from auth import hash_key
 from chat import chunks, send
-from commands import wait_until
+from commands import wait_until, working
 from conftest import Server, ServerFactory
 from demo_upstream import DemoUpstream, Gate, Reply
 from function_calls import calling, scripted, tool
@@ -26,12 +26,6 @@ def ask(server: Server, choices: int, **parameters: Any) -> httpx.Response:
     """Ask for so many answers."""
     body = {"model": MODEL, "messages": PROMPT, "n": choices, **parameters}
     return send(server, body)
-
-
-def working(server: Server) -> int:
-    """How many processes work at present."""
-    count: int = httpx.get(f"{server.url}/v1/pool", timeout=30).json()["processes"]["working"]
-    return count
 
 
 def test_each_choice_is_a_turn_of_its_own(server: Server) -> None:
@@ -164,7 +158,7 @@ def test_who_leaves_ends_all_of_them(serve: ServerFactory) -> None:
     server.upstream.wait_for(left)
     server.upstream.reset()
     assert ask(server, 2).status_code == 200
-    wait_until(lambda: working(server) == 0)
+    wait_until(lambda: working(server.url) == 0)
     assert len(server.upstream.messages_requests()) == 2
 
 
@@ -182,7 +176,7 @@ def test_what_one_fails_of_all_fail_of(serve: ServerFactory, stream: bool) -> No
         assert response.status_code == 503
     server.upstream.reset()
     assert ask(server, 1).status_code == 200
-    wait_until(lambda: working(server) == 0)
+    wait_until(lambda: working(server.url) == 0)
 
 
 def test_there_are_only_so_many(serve: ServerFactory) -> None:

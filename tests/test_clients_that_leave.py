@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from chat import HELLO, MODEL, a_client_left, post
-from commands import wait_until
+from commands import wait_until, working
 from conftest import Server, ServerFactory
 from demo_upstream import DemoUpstream, Gate, Reply
 
@@ -42,11 +42,6 @@ class Client:
         return time.monotonic()
 
 
-def working(server: Server) -> int:
-    """How many turns have a place."""
-    return int(httpx.get(f"{server.url}/v1/pool").json()["processes"]["working"])
-
-
 def waiting(server: Server) -> int:
     """How many requests wait for a place."""
     return int(httpx.get(f"{server.url}/v1/pool").json()["queue"]["length"])
@@ -71,7 +66,7 @@ def quickest(server: Server, reply: Callable[[], Reply], has_come: Callable[[Rep
         has_come(planned)
         hung_up = client.hang_up()
         times.append(left_at(server.upstream) - hung_up)
-        wait_until(lambda: not working(server))
+        wait_until(lambda: not working(server.url))
         assert len(server.upstream.messages_requests()) == 1
     return min(times)
 
@@ -109,9 +104,9 @@ def test_while_a_process_is_started(serve: ServerFactory, stream: bool) -> None:
     """The model isn't asked, and the place is free for the next."""
     server = serve(max_processes=1, spare_processes=0)
     client = Client(server, stream=stream)
-    wait_until(lambda: working(server) == 1)
+    wait_until(lambda: working(server.url) == 1)
     client.hang_up()
-    wait_until(lambda: not working(server))
+    wait_until(lambda: not working(server.url))
     assert post(server, model=MODEL, messages=[{"role": "user", "content": "Next"}]).status_code == 200
     (request,) = server.upstream.messages_requests()
     assert "Next" in str(request.body["messages"])
@@ -129,7 +124,7 @@ def test_in_the_queue(serve: ServerFactory, stream: bool) -> None:
     second.hang_up()
     wait_until(lambda: not waiting(server))
     gate.open()
-    wait_until(lambda: not working(server))
+    wait_until(lambda: not working(server.url))
     first.hang_up()
     assert len(server.upstream.messages_requests()) == 1
 
@@ -164,7 +159,7 @@ def test_between_two_tries(serve: ServerFactory, caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.INFO):
         client = Client(server, stream=stream)
         server.upstream.wait_for(lambda upstream: bool(upstream.messages_requests()))
-        wait_until(lambda: not working(server))
+        wait_until(lambda: not working(server.url))
         client.hang_up()
         wait_until(lambda: "client_left" in [vars(record).get("outcome") for record in caplog.records])
     asked = len(server.upstream.messages_requests())

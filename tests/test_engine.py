@@ -1,6 +1,5 @@
 """What clients see of the live processes: headers, costs, second tries, and the pool's own report."""
 
-import os
 import signal
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ from chat import send
 from commands import claude_processes
 from conftest import Server, ServerFactory, clean_environment
 from demo_upstream import Gate, Reply
+from function_calls import needs_reuse
 
 MODEL = "claude-sonnet-4-5"
-needs_reuse = pytest.mark.skipif(os.environ.get("PROCESS_REUSE") == "off", reason="each process serves one turn")
 
 
 def ask(server: Server, *texts: str, **more: Any) -> httpx.Response:

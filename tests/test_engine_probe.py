@@ -12,6 +12,7 @@ import claude_process
 import engine_probe
 from cli_frames import Control, rebinding
 from cli_launch import find_cli
+from commands import shell_script
 from conftest import ServerFactory
 from engine_probe import find_fault
 from turns import Binding, Sampling
@@ -102,9 +103,7 @@ async def test_a_request_of_another_shape_is_a_fault(
 @pytest.mark.asyncio
 async def test_a_program_that_is_no_cli_fails(tmp_path: Path) -> None:
     """A process that ends is a fault, not an error."""
-    program = tmp_path / "not-claude"
-    program.write_text("#!/bin/sh\nexit 3\n")
-    program.chmod(0o755)
+    program = shell_script(tmp_path / "not-claude", "exit 3")
     assert "ClaudeCodeError" in (await find_fault(program, "", tmp_path) or "")
 
 

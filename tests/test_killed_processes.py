@@ -15,7 +15,7 @@ import pytest
 
 from chat import HELLO, MODEL, post
 from cli_launch import find_cli
-from commands import claude_processes, gone, linux, wait_until
+from commands import claude_processes, gone, linux, shell_script, wait_until
 from conftest import Server, ServerFactory
 from demo_upstream import Gate, Reply, ToolCall
 
@@ -68,12 +68,10 @@ def test_a_spare(serve: ServerFactory, killed: Callable[[], None]) -> None:
     assert is_answered(post(server, model=MODEL, messages=HELLO))
 
 
-DEAF = """#!/bin/sh
-case "$*" in *stream-json*)
+DEAF = '''case "$*" in *stream-json*)
     [ -e {begun} ] || {{ : >{begun}; exec {claude} "$@" 3<&0 <>{silence}; }}
 esac
-exec {claude} "$@"
-"""
+exec {claude} "$@"'''
 
 
 @STREAMED_OR_NOT
@@ -81,11 +79,10 @@ def test_one_that_is_initialised(
     serve: ServerFactory, killed: Callable[[], None], stream: bool, tmp_path: Path
 ) -> None:
     """Nothing was asked yet: another one does it. The first one never hears that it is to begin, so it is in time."""
-    script, begun, silence = (tmp_path / name for name in ("claude", "begun", "silence"))
+    begun, silence = tmp_path / "begun", tmp_path / "silence"
     os.mkfifo(silence)
-    script.write_text(DEAF.format(claude=find_cli(None), begun=begun, silence=silence))
-    script.chmod(0o755)
-    server = served(serve, claude_cli_path=str(script))
+    deaf = shell_script(tmp_path / "claude", DEAF.format(claude=find_cli(None), begun=begun, silence=silence))
+    server = served(serve, claude_cli_path=str(deaf))
     server.upstream.script(Reply(text="Fine."), times=None)
     with asking(server, stream=stream) as answer:
         wait_until(begun.exists)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from cli_launch import find_cli
-from commands import CHAT, NO_CLAUDE, Start, claude_processes, descendants, gone, linux, wait_until
+from commands import CHAT, NO_CLAUDE, Start, claude_processes, descendants, gone, linux, shell_script, wait_until
 from conftest import REPOSITORY
 from demo_upstream import DemoUpstream, Reply
 
@@ -80,11 +80,8 @@ def test_a_body_behind_an_offer_of_http_2_is_read(start: Start) -> None:
 
 def test_health_waits_for_nothing(start: Start, tmp_path: Path) -> None:
     """Health answers with no login, and with no Claude Code process that has ever answered."""
-    silent = tmp_path / "claude"
-    silent.write_text(
-        f'#!/bin/sh\ncase "$*" in *stream-json*) exec tail -f /dev/null; esac\nexec {find_cli(None)} "$@"\n'
-    )
-    silent.chmod(0o755)
+    never = f'case "$*" in *stream-json*) exec tail -f /dev/null; esac\nexec {find_cli(None)} "$@"'
+    silent = shell_script(tmp_path / "claude", never)
     url = start("main.py", "0", CLAUDE_CLI_PATH=str(silent)).url()
     assert httpx.get(f"{url}/health").status_code == 200
 
@@ -148,10 +145,7 @@ def test_a_spoofed_address_is_no_clients_under_uvicorn_either(start: Start) -> N
 
 def old_cli(directory: Path) -> Path:
     """An executable that says it is an old Claude Code."""
-    path = directory / "claude"
-    path.write_text("#!/bin/sh\necho '1.0.3 (Claude Code)'\n")
-    path.chmod(0o755)
-    return path
+    return shell_script(directory / "claude", "echo '1.0.3 (Claude Code)'")
 
 
 def test_a_missing_cli_is_a_clear_error_at_start(start: Start) -> None:

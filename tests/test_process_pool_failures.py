@@ -12,6 +12,7 @@ import pytest
 
 from cli_channel import CliChannel
 from cli_frames import Control, Frame
+from commands import shell_script
 from demo_upstream import DemoUpstream, Gate, Reply
 from errors import ApiError, ClaudeCodeError
 from pool_clients import HELLO, ended, opened, request_of, said, seen
@@ -191,9 +192,7 @@ async def test_a_process_that_doesnt_rewind_is_replaced(
 @pytest.mark.asyncio
 async def test_an_executable_that_is_no_cli_is_an_error(profile: LaunchProfile, tmp_path: Path) -> None:
     """A program that ends at once makes an error of the server's, not a hanging request."""
-    program = tmp_path / "not-claude"
-    program.write_text("#!/bin/sh\necho nonsense >&2\nexit 3\n")
-    program.chmod(0o755)
+    program = shell_script(tmp_path / "not-claude", "echo nonsense >&2\nexit 3")
     broken = LaunchProfile(program, profile.environment, profile.working_directory, bare=True)
     async with opened(broken) as clients:
         with pytest.raises(ClaudeCodeError):

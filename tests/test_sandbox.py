@@ -10,7 +10,7 @@ import pytest
 
 import sandbox
 from agent_requests import ask, results, trying
-from commands import Start, wait_until
+from commands import Start, shell_script, wait_until
 from conftest import HOME, Server, ServerFactory
 from demo_upstream import ToolCall
 
@@ -142,7 +142,6 @@ def test_what_has_to_be_confined_and_cant_be_is_no_start(start: Start, tmp_path:
 def test_a_fault_says_what_is_missing(tmp_path: Path) -> None:
     """Programs that aren't installed, and one that doesn't work here."""
     assert "apt-get install bubblewrap socat" in (sandbox.find_fault(str(tmp_path)) or "")
-    for name, text in (("bwrap", "#!/bin/sh\necho no namespaces >&2\nexit 1\n"), ("socat", "#!/bin/sh\n")):
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
+    shell_script(tmp_path / "bwrap", "echo no namespaces >&2\nexit 1")
+    shell_script(tmp_path / "socat", "")
     assert sandbox.find_fault(f"{tmp_path}:/bin") == "bwrap can't be used here: no namespaces"

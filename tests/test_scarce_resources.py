@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cli_launch import find_cli
-from commands import CHAT, Command, Start, command_of, descendants, linux, wait_until
+from commands import CHAT, Command, Start, command_of, descendants, linux, wait_until, working
 from conftest import Run
 from containers import TMPFS, Container
 from demo_upstream import DemoUpstream, Gate, Reply
@@ -122,7 +122,7 @@ def test_turns_that_end_without_file_descriptors_give_their_places_back(
             upstream.wait_for(lambda upstream: upstream.messages_requests()[-1].disconnected)
         server.rlimit(psutil.RLIMIT_NOFILE, limits)
         assert ask(url).status_code == 200
-        wait_until(lambda: httpx.get(f"{url}/v1/pool").json()["processes"]["working"] == 0)
+        wait_until(lambda: working(url) == 0)
 
 
 def test_a_cli_that_vanishes_is_an_error_until_it_is_back(start: Start, tmp_path: Path) -> None:
